@@ -1,0 +1,129 @@
+"""What a mount is to be, parsed and checked before anything is touched.
+
+`check_mount` looks at the places that the config names and refuses, in one line with the remedy, what cannot
+work. It runs in the command, not in the daemon.
+"""
+
+import errno
+import os
+import stat
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from octuefs.errors import BadValue
+from octuefs.model.paths import LocalLocation, Location, parse_location
+from octuefs.mounts import mount_above, mount_at
+
+DEFAULT_METADATA_TTL = 60.0
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Which dataset, and how it is read. `metadata_ttl` is in seconds."""
+
+    source: str
+    recursive: bool = True
+    anonymous: bool = False
+    metadata_ttl: float = DEFAULT_METADATA_TTL
+
+    @property
+    def location(self) -> Location:
+        """The parsed source.
+
+        :raise BadValue: where it is none
+        """
+        return parse_location(self.source)
+
+
+@dataclass(frozen=True)
+class MountConfig:
+    """A mount: its source, its place and its ways. `mount_point` is absolute."""
+
+    source: SourceConfig
+    mount_point: str
+    read_only: bool = False
+    allow_other: bool = False
+    views: bool = True
+    list_views: bool = False
+    log_level: str = "INFO"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that `from_json` understands, for another process."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "MountConfig":
+        """Return the config that `to_json` wrote."""
+        return cls(**{**value, "source": SourceConfig(**value["source"])})
+
+
+def check_source(config: SourceConfig) -> None:
+    """Refuse a source that cannot be read; a cloud one is checked by its store.
+
+    :raise BadValue: with the reason and the remedy
+    """
+    if not 0 <= config.metadata_ttl < float("inf"):
+        raise BadValue("--metadata-ttl is a number of seconds, 0 or more")
+    location = config.location
+    if not isinstance(location, LocalLocation):
+        return
+    above = mount_above(os.path.abspath(location.path))
+    if above is not None and above.is_ours:
+        raise BadValue(
+            f"{location.path} lies in an octuefs mount ({above.mount_point}); mount its source, {above.source}, instead"
+        )
+    try:
+        kind = os.stat(location.path)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise BadValue(f"no such folder: {location.path}") from None
+        raise BadValue(f"{location.path} cannot be read: {os.strerror(error.errno or 0)}") from None
+    if not stat.S_ISDIR(kind.st_mode):
+        raise BadValue(f"{location.path} is a file; a dataset is a folder")
+    if not os.access(location.path, os.R_OK | os.X_OK):
+        raise BadValue(f"no permission to read {location.path}")
+
+
+def check_mount_point(mount_point: str, location: Location) -> None:
+    """Refuse a mount point that cannot take the mount.
+
+    :raise BadValue: with the reason and the command that mends it
+    """
+    present = mount_at(mount_point)
+    try:
+        kind = os.stat(mount_point)
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            raise BadValue(
+                f"{mount_point} holds a dead mount (its daemon is gone); free it with: fusermount3 -uz {mount_point}"
+            ) from None
+        if error.errno == errno.ENOENT:
+            raise BadValue(f"no such folder: {mount_point}; make it with: mkdir -p {mount_point}") from None
+        raise BadValue(f"{mount_point} cannot be used: {os.strerror(error.errno or 0)}") from None
+    if present is not None and present.is_ours:
+        raise BadValue(f"{mount_point} is busy: {present.source} is mounted there; octuefs unmount {mount_point}")
+    if not stat.S_ISDIR(kind.st_mode):
+        raise BadValue(f"{mount_point} is no folder; give an empty folder")
+    if isinstance(location, LocalLocation):
+        source, target = os.path.realpath(location.path), os.path.realpath(mount_point)
+        if target == source or target.startswith(source.rstrip("/") + "/"):
+            raise BadValue(
+                f"the mount point {mount_point} lies in the source {location.path}; choose one outside of it"
+            )
+    try:
+        content = os.listdir(mount_point)
+    except OSError as error:
+        raise BadValue(f"{mount_point} cannot be read: {os.strerror(error.errno or 0)}") from None
+    if content:
+        raise BadValue(f"{mount_point} is not empty; choose an empty folder")
+    if not os.access(mount_point, os.W_OK | os.X_OK):
+        raise BadValue(f"no permission to mount on {mount_point}; choose a folder of yours")
+
+
+def check_mount(config: MountConfig) -> None:
+    """Refuse what cannot be mounted.
+
+    :raise BadValue: with the reason and the remedy
+    """
+    check_source(config.source)
+    check_mount_point(config.mount_point, config.source.location)

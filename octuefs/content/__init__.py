@@ -1,0 +1,1 @@
+"""Bytes on their way from a store to a reader."""

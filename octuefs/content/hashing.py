@@ -1,0 +1,197 @@
+"""CRC32C of local files: computed in parallel, once per content, remembered over mounts.
+
+`dataset.py` calls `Hasher.ensure` with datafiles whose hash it needs; worker threads read them in blocks
+(google-crc32c lets go of the GIL) and each hash leaves through `publish`. A small SQLite file in the
+user's cache folder remembers the hash of each (device, inode, size, mtime, ctime).
+"""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from octuefs.datafile import Datafile
+from octuefs.errors import OctuefsError
+from octuefs.model.hashes import extend_crc32c
+from octuefs.stores.base import ObjectInfo, Store
+
+BLOCK_BYTES = 1 << 20
+_SETTLED_NS = 100_000_000
+"""A file changed this recently may change again within one tick of its timestamps."""
+_COARSE_SETTLED_NS = 2_000_000_000
+"""The same where the file system keeps whole seconds only."""
+
+Version = tuple[int, int, int, int, int]
+
+
+class HashCache:
+    """Hashes by version of a local file, kept in SQLite. Losing it costs time only, never correctness."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file at `path`; a damaged one is made anew.
+
+        :raise OSError: where its folder cannot be made
+        """
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        try:
+            self._connection = self._connect(path)
+        except sqlite3.DatabaseError:
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            self._connection = self._connect(path)
+
+    @staticmethod
+    def _connect(path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+        os.chmod(path, 0o600)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS hashes (device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,"
+            " ctime_ns INTEGER, crc32c INTEGER NOT NULL, PRIMARY KEY (device, inode)) WITHOUT ROWID"
+        )
+        return connection
+
+    def get(self, versions: Iterable[Version]) -> dict[Version, int]:
+        """Return the known hashes among `versions`."""
+        query = (
+            "SELECT crc32c FROM hashes WHERE device = ? AND inode = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ?"
+        )
+        found = {}
+        with self._lock:
+            for version in versions:
+                row = self._connection.execute(query, _signed(version)).fetchone()
+                if row is not None:
+                    found[version] = row[0]
+        return found
+
+    def put(self, hashes: Sequence[tuple[Version, int]]) -> None:
+        """Remember hashes; one file has one row, that of its latest version."""
+        with self._lock:
+            self._connection.execute("BEGIN")
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?)",
+                [(*_signed(version), crc32c) for version, crc32c in hashes],
+            )
+            self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+
+class Hasher:
+    """Computes hashes on all cores, each content once even when several threads ask for it."""
+
+    def __init__(self, store: Store, publish: Callable[[Datafile, int], None], cache: HashCache | None = None) -> None:
+        self._store = store
+        self._publish = publish
+        self._cache = cache
+        self._pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1), thread_name_prefix="hash")
+        self._lock = threading.Lock()
+        self._in_flight: dict[Datafile, Future[None]] = {}
+        self.computed = 0
+        """How many files have been read to hash them."""
+
+    def ensure(
+        self, datafiles: Iterable[Datafile], progress: Callable[[int], None] | None = None
+    ) -> list[OctuefsError]:
+        """Publish the hash of each of `datafiles` that has none; return what could not be read.
+
+        `progress` is told, from this thread, how many of them are done.
+        """
+        missing = [datafile for datafile in datafiles if datafile.crc32c is None]
+        if not missing:
+            return []
+        missing = self._recall(missing)
+        with self._lock:
+            futures = []
+            for datafile in missing:
+                future = self._in_flight.get(datafile)
+                if future is None:
+                    future = self._in_flight[datafile] = self._pool.submit(self._hash, datafile)
+                futures.append(future)
+        failures = []
+        for done, future in enumerate(futures, start=1):
+            try:
+                future.result()
+            except OctuefsError as error:
+                failures.append(error)
+            if progress is not None:
+                progress(done)
+        self._remember(missing)
+        return failures
+
+    def _recall(self, datafiles: list[Datafile]) -> list[Datafile]:
+        """Publish what the cache knows and return the rest."""
+        if self._cache is None:
+            return datafiles
+        found = self._cache.get(version for datafile in datafiles if (version := _version(datafile.content)))
+        rest = []
+        for datafile in datafiles:
+            version = _version(datafile.content)
+            if version in found:
+                self._publish(datafile, found[version])
+            else:
+                rest.append(datafile)
+        return rest
+
+    def _remember(self, datafiles: list[Datafile]) -> None:
+        if self._cache is None:
+            return
+        now = time.time_ns()
+        rows = [
+            (version, datafile.crc32c)
+            for datafile in datafiles
+            if datafile.crc32c is not None and (version := _version(datafile.content)) and _settled(version, now)
+        ]
+        if rows:
+            self._cache.put(rows)
+
+    def _hash(self, datafile: Datafile) -> None:
+        """Read one file and publish its hash, unless it is no longer the version that the index has.
+
+        :raise OctuefsError: where it cannot be read
+        """
+        try:
+            source = self._store.open(datafile.info)
+            try:
+                crc32c = offset = 0
+                while block := source.read(offset, BLOCK_BYTES):
+                    crc32c = extend_crc32c(crc32c, block)
+                    offset += len(block)
+                unchanged = datafile.content is not None and source.version() == datafile.content.version
+            finally:
+                source.close()
+            self.computed += 1
+            if unchanged:
+                self._publish(datafile, crc32c)
+        finally:
+            with self._lock:
+                self._in_flight.pop(datafile, None)
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _version(content: ObjectInfo | None) -> Version | None:
+    version = content.version if content is not None else None
+    return version if isinstance(version, tuple) and len(version) == 5 else None
+
+
+def _signed(version: Version) -> tuple[int, ...]:
+    """SQLite's integers have 63 bits and a sign; inode and device numbers may use all 64."""
+    return tuple(number - (1 << 64) if number >= 1 << 63 else number for number in version)
+
+
+def _settled(version: Version, now: int) -> bool:
+    """Say whether a later change is certain to show in the timestamps."""
+    mtime_ns, ctime_ns = version[3], version[4]
+    coarse = mtime_ns % 1_000_000_000 == 0 and ctime_ns % 1_000_000_000 == 0
+    return now - max(mtime_ns, ctime_ns) > (_COARSE_SETTLED_NS if coarse else _SETTLED_NS)

@@ -1,0 +1,68 @@
+"""The daemon's side of `octuefs mount`: `python -m octuefs.daemon` with the config as JSON on stdin.
+
+What it has to say to the command goes to stdout, one JSON line each: `{"seen": n}`, then `{"mounted": ...}`
+or `{"error": "..."}`. After that it keeps no terminal, no pipe and no folder of the command.
+"""
+
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+from octuefs import places
+from octuefs.config import MountConfig
+from octuefs.errors import OctuefsError
+
+logger = logging.getLogger(__name__)
+
+
+def _say(message: dict[str, Any]) -> None:
+    try:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        logger.debug("the command that mounted has gone")
+
+
+def _let_go() -> None:
+    """Give up the command's pipes: stdout to nowhere, stderr to the log file."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def main() -> int:
+    """Serve the mount; return the exit code."""
+    config = MountConfig.from_json(json.load(sys.stdin))
+    log = places.log_file(config.mount_point)
+    from octuefs.mount import serve, start_logging
+
+    start_logging(log, config.log_level)
+    os.chdir("/")
+
+    def announce(message: dict[str, Any]) -> None:
+        _say(message)
+        if "mounted" in message:
+            logger.info("mounted %s on %s", config.source.source, config.mount_point)
+            log_descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            os.dup2(log_descriptor, 2)
+            os.close(log_descriptor)
+            _let_go()
+
+    try:
+        serve(config, announce)
+    except OctuefsError as error:
+        logger.error("%s", error)
+        _say({"error": str(error)})
+        return 1
+    except Exception as error:
+        logger.exception("the daemon failed")
+        _say({"error": f"unexpected failure: {error}; see {log}"})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

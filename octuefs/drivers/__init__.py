@@ -1,0 +1,1 @@
+"""Adapters between the kernel and the operations; they translate only."""

@@ -1,0 +1,267 @@
+"""The portable driver: fusepy on libfuse 2, which speaks in paths.
+
+libfuse's threads call `LibfuseAdapter` with paths; it resolves each to a node (remembered while the index
+stands still) and calls the operation of the same name. It translates and decides nothing.
+"""
+
+import codecs
+import errno
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cachetools import LRUCache, TTLCache
+
+from octuefs.errors import NotFound, OctuefsError, to_errno
+from octuefs.operations import IO_BYTES, Operations
+from octuefs.tree.node import Attributes, Node
+
+try:
+    import fuse
+except OSError as error:  # fusepy looks for the library while it is imported
+    raise OctuefsError(
+        "libfuse 2 is not installed; on Debian and Ubuntu: sudo apt-get install libfuse2 (newer: libfuse2t64)"
+    ) from error
+
+logger = logging.getLogger(__name__)
+
+CACHED_NODES = 65_536
+CACHED_MISSES = 16_384
+MISS_SECONDS = 0.25
+KERNEL_SECONDS = 0.5
+"""How long the kernel may keep names and attributes: libfuse 2 cannot tell it of a change."""
+_NAME_MAX = 255
+_PATH_CODEC = "octuefs-path"
+
+
+def _path_codec(name: str) -> codecs.CodecInfo | None:
+    """Offer UTF-8 with surrogateescape under a name of its own: fusepy takes a codec, but no error handler."""
+    if name.replace("_", "-") != _PATH_CODEC:
+        return None
+    return codecs.CodecInfo(
+        encode=lambda text, _="strict": (text.encode("utf-8", "surrogateescape"), len(text)),
+        decode=lambda data, _="strict": (bytes(data).decode("utf-8", "surrogateescape"), len(data)),
+        name=_PATH_CODEC,
+    )
+
+
+codecs.register(_path_codec)
+
+
+class LibfuseAdapter:
+    """The object whose methods fusepy calls, through `__call__` with the operation's name."""
+
+    use_ns = True
+    flag_nullpath_ok = True
+    flag_utime_omit_ok = True
+
+    def __init__(self, operations: Operations, mounted: Callable[[], None]) -> None:
+        """`mounted` is called once the kernel's first request is answered."""
+        self._operations = operations
+        self._mounted = mounted
+        self._lock = threading.Lock()
+        self._nodes: LRUCache[str, tuple[int, Node]] = LRUCache(CACHED_NODES)
+        self._misses: TTLCache[str, int] = TTLCache(CACHED_MISSES, ttl=MISS_SECONDS)
+
+    def __call__(self, operation: str, *arguments: Any) -> Any:
+        """Run one operation and turn whatever it raises into an OSError with an errno."""
+        try:
+            return getattr(self, operation)(*arguments)
+        except OctuefsError as error:
+            self._operations.note_failure(operation, arguments[0] or "an open file", error)
+            raise OSError(to_errno(error), str(error)) from error
+        except OSError as error:
+            raise OSError(to_errno(error), str(error)) from error
+        except Exception as error:
+            logger.exception("%s %r failed unexpectedly", operation, arguments[0] if arguments else "")
+            raise OSError(errno.EIO, str(error)) from error
+
+    # --- paths to nodes
+
+    def _resolve(self, path: str) -> Node:
+        version = self._operations.version
+        with self._lock:
+            known = self._nodes.get(path)
+            if known is not None and known[0] == version:
+                return known[1]
+            if self._misses.get(path) == version:
+                raise NotFound(path)
+        if path == "/":
+            node = self._operations.root
+        else:
+            above, _, name = path.rpartition("/")
+            parent = self._resolve(above or "/")
+            try:
+                node = self._operations.lookup(parent, name)
+            except NotFound:
+                with self._lock:
+                    self._misses[path] = version
+                raise
+        with self._lock:
+            self._nodes[path] = (version, node)
+        return node
+
+    # --- life
+
+    def init(self, _path: str) -> None:
+        """The kernel has accepted the mount."""
+        self._mounted()
+
+    def destroy(self, _path: str) -> None:
+        """The mount has ended."""
+        self._operations.close()
+
+    # --- names and attributes
+
+    def getattr(self, path: str | None, info: Any = None) -> dict[str, int]:
+        """stat(2); without a path, of an open file."""
+        node = self._operations.node_of(info.fh) if path is None else self._resolve(path)
+        return _stat(self._operations.getattr(node))
+
+    def readlink(self, path: str) -> str:
+        """readlink(2)."""
+        return self._operations.readlink(self._resolve(path))
+
+    def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
+        """getxattr(2)."""
+        return self._operations.getxattr(self._resolve(path), name)
+
+    def listxattr(self, path: str) -> list[str]:
+        """listxattr(2)."""
+        return self._operations.listxattr(self._resolve(path))
+
+    def statfs(self, _path: str) -> dict[str, int]:
+        """statvfs(3)."""
+        space = self._operations.statfs()
+        return {
+            "f_bsize": IO_BYTES,
+            "f_frsize": 4096,
+            "f_blocks": space.total_bytes // 4096,
+            "f_bfree": space.free_bytes // 4096,
+            "f_bavail": space.free_bytes // 4096,
+            "f_files": space.total_files,
+            "f_ffree": space.free_files,
+            "f_favail": space.free_files,
+            "f_namemax": _NAME_MAX,
+        }
+
+    # --- directories
+
+    def opendir(self, path: str) -> int:
+        """opendir(3)."""
+        return self._operations.opendir(self._resolve(path))
+
+    def readdir(self, _path: str | None, handle: int) -> Iterator[tuple[str, dict[str, int], int]]:
+        """readdir(3): without offsets, so libfuse keeps the one snapshot and its positions."""
+        yield ".", {"st_mode": 0o040000}, 0
+        yield "..", {"st_mode": 0o040000}, 0
+        for entry in self._operations.readdir(handle):
+            yield entry.name, {"st_ino": entry.inode, "st_mode": entry.mode}, 0
+
+    def releasedir(self, _path: str | None, handle: int) -> None:
+        """closedir(3)."""
+        self._operations.releasedir(handle)
+
+    # --- files
+
+    def open(self, path: str, info: Any) -> int:
+        """open(2)."""
+        opened = self._operations.open(self._resolve(path), info.flags)
+        info.fh = opened.handle
+        info.direct_io = opened.direct
+        return 0
+
+    def read(self, _path: str | None, size: int, offset: int, info: Any) -> bytes:
+        """pread(2)."""
+        return self._operations.read(info.fh, offset, size)
+
+    def write(self, _path: str | None, data: bytes, _offset: int, info: Any) -> int:
+        """pwrite(2)."""
+        return self._operations.write(info.fh, data)
+
+    def truncate(self, path: str | None, _length: int, info: Any = None) -> None:
+        """truncate(2)."""
+        if path is not None:
+            self._operations.truncate(self._resolve(path))
+
+    def flush(self, _path: str | None, _info: Any) -> None:
+        """close(2): there is nothing to write back."""
+
+    def release(self, _path: str | None, info: Any) -> None:
+        """The last close(2)."""
+        self._operations.release(info.fh)
+
+    # --- changes
+
+    def _refuse(self, *_arguments: Any) -> None:
+        self._operations.refuse_change()
+
+    mknod = mkdir = unlink = rmdir = symlink = rename = link = chmod = chown = create = _refuse
+    setxattr = removexattr = utimens = _refuse
+
+
+def _stat(attributes: Attributes) -> dict[str, int]:
+    return {
+        "st_ino": attributes.inode,
+        "st_mode": attributes.mode,
+        "st_nlink": attributes.links,
+        "st_uid": attributes.uid,
+        "st_gid": attributes.gid,
+        "st_rdev": attributes.device,
+        "st_size": attributes.size,
+        "st_blocks": attributes.blocks,
+        "st_blksize": IO_BYTES,
+        "st_atime": attributes.mtime_ns,
+        "st_mtime": attributes.mtime_ns,
+        "st_ctime": attributes.ctime_ns,
+    }
+
+
+def serve(
+    operations: Operations,
+    mount_point: str,
+    *,
+    source_name: str,
+    read_only: bool,
+    allow_other: bool,
+    mounted: Callable[[], None],
+) -> None:
+    """Mount and answer until unmounted or told to end by SIGINT, SIGTERM or SIGHUP; then unmount.
+
+    :raise OctuefsError: where libfuse refuses to mount (its own words are on stderr)
+    """
+    options: dict[str, Any] = {
+        "fsname": source_name.replace(",", "\\,"),
+        "subtype": "octuefs",
+        "default_permissions": True,
+        "nosuid": True,
+        "nodev": True,
+        "use_ino": True,
+        "big_writes": True,
+        "hard_remove": True,
+        "auto_cache": True,
+        "entry_timeout": KERNEL_SECONDS,
+        "attr_timeout": KERNEL_SECONDS,
+        "ac_attr_timeout": 0,
+        "max_readahead": IO_BYTES,
+        "ro": read_only,
+        "allow_other": allow_other,
+    }
+    try:
+        fuse.FUSE(
+            LibfuseAdapter(operations, mounted),
+            mount_point,
+            raw_fi=True,
+            encoding=_PATH_CODEC,
+            foreground=True,
+            **options,
+        )
+    except RuntimeError as error:
+        raise OctuefsError(f"libfuse could not mount on {mount_point} (exit code {error})") from error
+
+
+def library_version() -> str:
+    """Return the version of the libfuse that was found, e.g. "2.9"."""
+    version = int(fuse._libfuse.fuse_version())
+    return f"{version // 10}.{version % 10}"

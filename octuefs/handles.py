@@ -1,0 +1,90 @@
+"""Open files and directories: records in one table, by the number that the kernel gives back to us."""
+
+import errno
+import itertools
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from octuefs.errors import OctuefsError
+from octuefs.stores.base import ByteSource
+from octuefs.tree.node import DirectoryEntry, Node
+
+
+class BadHandle(OctuefsError):
+    """A handle number that is not open (any more)."""
+
+    errno = errno.EBADF
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHandle:
+    """A file open for reading."""
+
+    node: Node
+    source: ByteSource
+
+
+@dataclass(frozen=True, slots=True)
+class ControlHandle:
+    """A control file open for writing."""
+
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryHandle:
+    """An open directory: what it listed when it was opened."""
+
+    node: Node
+    entries: Sequence[DirectoryEntry]
+
+
+Handle = TypeVar("Handle")
+
+
+class HandleTable(Generic[Handle]):
+    """Handles by number; numbers are never used twice. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._handles: dict[int, Handle] = {}
+
+    def add(self, handle: Handle) -> int:
+        """Keep a handle and return its number."""
+        with self._lock:
+            number = next(self._numbers)
+            self._handles[number] = handle
+            return number
+
+    def get(self, number: int) -> Handle:
+        """Return an open handle.
+
+        :raise BadHandle: where there is none of that number
+        """
+        try:
+            return self._handles[number]
+        except KeyError:
+            raise BadHandle(f"handle {number} is not open") from None
+
+    def pop(self, number: int) -> Handle:
+        """Forget a handle and return it.
+
+        :raise BadHandle: where there is none of that number
+        """
+        with self._lock:
+            if number not in self._handles:
+                raise BadHandle(f"handle {number} is not open")
+            return self._handles.pop(number)
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def drain(self) -> list[Handle]:
+        """Forget all handles and return them."""
+        with self._lock:
+            handles = list(self._handles.values())
+            self._handles.clear()
+            return handles

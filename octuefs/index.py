@@ -1,0 +1,373 @@
+"""The facts of one dataset: which files there are, and what views need to find them without scanning.
+
+`dataset.py` publishes what the store says; `tree/` asks. Datafiles have row numbers; each label, extension,
+date, tag and known hash has the bitmap of its rows, so a view is a few set operations. All changes enter
+through `publish`; `version` grows with each.
+
+Lock order: `lock` is the only lock here, is held for memory work alone (never for a file, a request or a
+callback), and may be taken while holding no other lock of the package.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol, TypeVar, cast
+
+from cachetools import LRUCache
+from pyroaring import BitMap
+
+from octuefs.datafile import Datafile
+from octuefs.model.paths import join, name_of, parent_of
+from octuefs.model.viewnames import tag_entries
+from octuefs.stores.base import ObjectInfo
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+_CACHED_SELECTIONS = 64
+"""Selections, subset trees and orderings kept per version; each holds a reference per member."""
+
+
+@dataclass(slots=True, eq=False)
+class Other:
+    """Something listed that is no datafile: metadata files, links to folders, FIFOs, sockets, devices."""
+
+    info: ObjectInfo
+
+
+class Folder:
+    """A folder of the dataset. `info` is None where the store only implies it."""
+
+    __slots__ = ("children", "info", "path")
+
+    def __init__(self, path: str, info: ObjectInfo | None = None) -> None:
+        self.path = path
+        self.info = info
+        self.children: dict[str, Entry] = {}
+
+
+Entry = Folder | Datafile | Other
+
+
+class Query(Protocol):
+    """A hashable condition on datafiles, as `tree/queries.py` has them."""
+
+    def select(self, index: "Index", among: BitMap) -> BitMap:
+        """Return the rows of `among` that satisfy the condition."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A change: nothing stands at this path (and below it) any more."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class FolderGone:
+    """A change: the store no longer holds this folder itself; it stays while something is in it."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSeen:
+    """A change: a folder stands here."""
+
+    info: ObjectInfo
+
+
+@dataclass(frozen=True, slots=True)
+class DatafileSeen:
+    """A change: this datafile stands at its path."""
+
+    datafile: Datafile
+
+
+@dataclass(frozen=True, slots=True)
+class OtherSeen:
+    """A change: something that is no datafile stands here."""
+
+    info: ObjectInfo
+
+
+Change = Removed | FolderGone | FolderSeen | DatafileSeen | OtherSeen
+SubsetTree = dict[str, dict[str, Datafile | None]]
+"""For each folder (path in the dataset) of a subset its names; None stands for a folder."""
+
+
+class Index:
+    """Entries by path and datafiles by everything that views ask for."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.version = 0
+        self.changed_ns = time.time_ns()
+        """When the latest change was published: the mtime of all that is derived from the index."""
+        self.root = Folder("")
+        self.shadowed: dict[str, Datafile] = {}
+        """Objects hidden by a folder of the same name (cloud): reached by ID alone."""
+        self.datafiles = BitMap()
+        self.by_label: dict[str, BitMap] = {}
+        self.by_extension: dict[str, BitMap] = {}
+        self.by_date: dict[date, BitMap] = {}
+        self.by_tag: dict[str, dict[str, BitMap]] = {}
+        self.by_hash: dict[str, BitMap] = {}
+        self.unhashed = BitMap()
+        """Datafiles whose content has not been hashed yet."""
+        self.total_bytes = 0
+        self._rows: list[Datafile | None] = []
+        self._free_rows: list[int] = []
+        self._cache: LRUCache[object, object] = LRUCache(_CACHED_SELECTIONS)
+        self._cache_version = (0, 0)
+        self._hashes_published = 0
+
+    # --- changes
+
+    def publish(self, changes: Iterable[Change]) -> None:
+        """Take changes in, in order, and let `version` grow if there is any."""
+        with self.lock:
+            for change in changes:
+                match change:
+                    case Removed(path):
+                        self._remove(path)
+                    case FolderGone(path):
+                        self._fold(path)
+                    case FolderSeen(info):
+                        self._folder_for(info.path).info = info
+                    case DatafileSeen(datafile):
+                        self._put_datafile(datafile)
+                    case OtherSeen(info):
+                        self._put_other(info)
+                self.version += 1
+            self.changed_ns = max(time.time_ns(), self.changed_ns + 1)
+
+    def publish_hash(self, datafile: Datafile, crc32c: int) -> None:
+        """Remember the hash of a datafile's content, if that datafile still stands."""
+        with self.lock:
+            if datafile.row < 0 or self._rows[datafile.row] is not datafile:
+                datafile.crc32c = crc32c
+                return
+            self._hashes_published += 1
+            self.unhashed.discard(datafile.row)
+            datafile.crc32c = crc32c
+            self.by_hash.setdefault(datafile.hash_value, BitMap()).add(datafile.row)
+
+    def _folder_for(self, path: str) -> Folder:
+        folder = self.root
+        if path:
+            for name in path.split("/"):
+                child = folder.children.get(name)
+                if not isinstance(child, Folder):
+                    if child is not None:
+                        self._drop(child)
+                    if isinstance(child, Datafile) and child.in_cloud:
+                        self.shadowed[child.path] = child
+                    child = folder.children[name] = Folder(join(folder.path, name))
+                folder = child
+        return folder
+
+    def _put_datafile(self, datafile: Datafile) -> None:
+        folder = self._folder_for(parent_of(datafile.path))
+        name = name_of(datafile.path)
+        present = folder.children.get(name)
+        if isinstance(present, Folder) and datafile.in_cloud:
+            self.shadowed[datafile.path] = datafile
+            return
+        if present is not None:
+            self._drop(present)
+        folder.children[name] = datafile
+        self._remember(datafile)
+
+    def _put_other(self, info: ObjectInfo) -> None:
+        folder = self._folder_for(parent_of(info.path))
+        name = name_of(info.path)
+        present = folder.children.get(name)
+        if present is not None:
+            self._drop(present)
+        folder.children[name] = Other(info)
+
+    def _remove(self, path: str) -> None:
+        if self.shadowed.pop(path, None) is not None:
+            return
+        parent = self.folder(parent_of(path))
+        if parent is None:
+            return
+        entry = parent.children.pop(name_of(path), None)
+        if entry is not None:
+            self._drop(entry)
+            self._prune(parent)
+
+    def _fold(self, path: str) -> None:
+        folder = self.folder(path)
+        if folder is not None and path:
+            folder.info = None
+            self._prune(folder)
+
+    def _prune(self, folder: Folder) -> None:
+        """Let folders go that only their content implied, and show what they shadowed."""
+        while folder.path and not folder.children and folder.info is None:
+            parent = self.folder(parent_of(folder.path))
+            assert parent is not None, "a folder in the tree has a parent"
+            del parent.children[name_of(folder.path)]
+            if (datafile := self.shadowed.pop(folder.path, None)) is not None:
+                self._put_datafile(datafile)
+            folder = parent
+
+    def _drop(self, entry: Entry) -> None:
+        if isinstance(entry, Datafile):
+            self._forget(entry)
+        elif isinstance(entry, Folder):
+            for child in list(entry.children.values()):
+                self._drop(child)
+            entry.children.clear()
+
+    def _remember(self, datafile: Datafile) -> None:
+        if self._free_rows:
+            row = self._free_rows.pop()
+            self._rows[row] = datafile
+        else:
+            row = len(self._rows)
+            self._rows.append(datafile)
+        datafile.row = row
+        self.datafiles.add(row)
+        self.total_bytes += datafile.size
+        for bitmap in self._bitmaps(datafile, create=True):
+            bitmap.add(row)
+
+    def _forget(self, datafile: Datafile) -> None:
+        row = datafile.row
+        if row < 0:
+            return
+        self.datafiles.discard(row)
+        self.total_bytes -= datafile.size
+        for bitmap in self._bitmaps(datafile, create=False):
+            bitmap.discard(row)
+        self._rows[row] = None
+        self._free_rows.append(row)
+        datafile.row = -1
+
+    def _bitmaps(self, datafile: Datafile, *, create: bool) -> Iterator[BitMap]:
+        """Yield each bitmap that the datafile's row belongs to, making it first where it may."""
+
+        def of(table: dict[K, BitMap], key: K) -> BitMap:
+            return table.setdefault(key, BitMap()) if create else table.get(key, BitMap())
+
+        metadata = datafile.metadata
+        for label in metadata.labels:
+            yield of(self.by_label, label)
+        yield of(self.by_extension, datafile.extension)
+        if metadata.timestamp is not None:
+            yield of(self.by_date, metadata.timestamp.date())
+        for key, text in tag_entries(metadata.tags):
+            yield of(self.by_tag.setdefault(key, {}), text)
+        if datafile.crc32c is None:
+            yield self.unhashed
+        else:
+            yield of(self.by_hash, datafile.hash_value)
+
+    # --- questions
+
+    def entry(self, path: str) -> Entry | None:
+        """Return what stands at a path of the dataset, the root folder for ""."""
+        if not path:
+            return self.root
+        folder = self.folder(parent_of(path))
+        return folder.children.get(name_of(path)) if folder else None
+
+    def folder(self, path: str) -> Folder | None:
+        """Return the folder at a path, or None."""
+        folder = self.root
+        if path:
+            for name in path.split("/"):
+                child = folder.children.get(name)
+                if not isinstance(child, Folder):
+                    return None
+                folder = child
+        return folder
+
+    def all_datafiles(self) -> list[Datafile]:
+        """Return every datafile of the dataset."""
+        with self.lock:
+            return self.resolve(self.datafiles)
+
+    def resolve(self, rows: BitMap) -> list[Datafile]:
+        """Return the datafiles of rows that are there (under `lock`, or for rows selected under it)."""
+        table = self._rows
+        return [datafile for row in rows if (datafile := table[row]) is not None]
+
+    def select(self, folder: str, queries: tuple[Query, ...]) -> BitMap:
+        """Return the rows of the datafiles in and below `folder` that satisfy all `queries`."""
+
+        def compute() -> BitMap:
+            rows = self._beneath(folder)
+            for query in queries:
+                rows = query.select(self, rows)
+            return rows
+
+        return self.cached(("select", folder, queries), compute)
+
+    def members(self, folder: str, queries: tuple[Query, ...]) -> list[Datafile]:
+        """Return the datafiles in and below `folder` that satisfy all `queries`."""
+        with self.lock:
+            return self.resolve(self.select(folder, queries))
+
+    def subset_tree(self, folder: str, queries: tuple[Query, ...]) -> SubsetTree:
+        """Return the filtered tree of `folder`: the names in each folder that leads to a member."""
+
+        def compute() -> SubsetTree:
+            tree: SubsetTree = {folder: {}}
+            for datafile in self.members(folder, queries):
+                parent = parent_of(datafile.path)
+                names = tree.get(parent)
+                if names is None:
+                    names = self._grow(tree, parent)
+                names[name_of(datafile.path)] = datafile
+            return tree
+
+        return self.cached(("tree", folder, queries), compute)
+
+    def cached(self, key: object, compute: Callable[[], T]) -> T:
+        """Return `compute()` under `lock`, remembered for `key` until the next change."""
+        with self.lock:
+            version = (self.version, self._hashes_published)
+            if self._cache_version != version:
+                self._cache.clear()
+                self._cache_version = version
+            if key in self._cache:
+                return cast(T, self._cache[key])
+            result = self._cache[key] = compute()
+            return result
+
+    def _grow(self, tree: SubsetTree, path: str) -> dict[str, Datafile | None]:
+        missing = []
+        while path not in tree:
+            missing.append(path)
+            path = parent_of(path)
+        for path in reversed(missing):
+            tree[parent_of(path)][name_of(path)] = None
+            tree[path] = {}
+        return tree[missing[0]]
+
+    def _beneath(self, path: str) -> BitMap:
+        if not path:
+            return self.datafiles.copy()
+
+        def compute() -> BitMap:
+            rows = BitMap()
+            folder = self.folder(path)
+            pending = [folder] if folder else []
+            while pending:
+                for child in pending.pop().children.values():
+                    if isinstance(child, Datafile):
+                        rows.add(child.row)
+                    elif isinstance(child, Folder):
+                        pending.append(child)
+            return rows
+
+        return self.cached(("beneath", path), compute)

@@ -1,0 +1,104 @@
+"""What the commands `info` and `ls` tell: facts of a dataset, of datafiles, and of paths in a mount."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from octuefs.datafile import Datafile
+from octuefs.dataset import Dataset
+from octuefs.launch import size_text
+from octuefs.model.filters import Filter
+from octuefs.model.metadata import timestamp_text
+from octuefs.model.ordering import Ordering
+from octuefs.model.paths import path_bytes
+from octuefs.mounts import mount_above
+from octuefs.report import printable
+from octuefs.tree.queries import Satisfies
+from octuefs.tree.scope import Scope
+from octuefs.tree.xattrs import DATAFILE_NAMES, DIRECTORY_NAMES, PREFIX
+
+
+def dataset_facts(dataset: Dataset, progress: Callable[[int], None]) -> dict[str, Any]:
+    """Return what `octuefs info` says of a dataset; hashes its files, telling `progress` how many are done."""
+    stored, index = dataset.metadata, dataset.index
+    value = dataset.set_hash("", (), progress)
+    with index.lock:
+        return {
+            "source": str(dataset.location),
+            "name": dataset.name,
+            "id": dataset.id,
+            "labels": sorted(stored.labels) if stored else [],
+            "tags": dict(stored.tags) if stored else {},
+            "files": len(index.datafiles),
+            "size_bytes": index.total_bytes,
+            "hash": value,
+            "metadata_hash": dataset.metadata_hash,
+            "file_labels": {label: len(rows) for label, rows in sorted(index.by_label.items()) if rows},
+            "file_tags": {
+                key: sum(map(len, table.values())) for key, table in sorted(index.by_tag.items()) if any(table.values())
+            },
+            "extensions": {extension: len(rows) for extension, rows in sorted(index.by_extension.items()) if rows},
+        }
+
+
+def facts_text(facts: dict[str, Any]) -> str:
+    """Return facts as lines of name and value."""
+    width = max(map(len, facts), default=0)
+    return "\n".join(f"{name:<{width}}  {_value_text(name, value)}".rstrip() for name, value in facts.items())
+
+
+def _value_text(name: str, value: Any) -> str:
+    if name == "size_bytes" and isinstance(value, int):
+        return f"{value} ({size_text(value)})"
+    if isinstance(value, dict):
+        return ", ".join(f"{key or '(none)'}: {item}" for key, item in value.items())
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return str(value)
+
+
+def select_datafiles(dataset: Dataset, filters: Sequence[Filter], order: Ordering | None) -> Sequence[Datafile]:
+    """Return the datafiles that satisfy all filters, in an order (default: by path)."""
+    scope = Scope(dataset)
+    if filters:
+        needs_hashes = any(filter_.attribute == "hash_value" for filter_ in filters)
+        scope = scope.narrow(Satisfies(tuple(filters)), needs_hashes=needs_hashes)
+    if order is None:
+        return sorted(scope.members(), key=lambda datafile: path_bytes(datafile.path))
+    return [datafile for _, datafile in scope.ordered(order).shown_paths()]
+
+
+def datafile_line(datafile: Datafile) -> str:
+    """Return one line of `octuefs ls`: size in bytes, path, labels."""
+    labels = f"  [{' '.join(sorted(datafile.labels))}]" if datafile.labels else ""
+    return f"{datafile.size:>14}  {printable(datafile.path)}{labels}"
+
+
+def datafile_facts(datafile: Datafile) -> dict[str, Any]:
+    """Return a datafile's facts that cost nothing to tell."""
+    return {
+        "path": datafile.path,
+        "id": datafile.id,
+        "size_bytes": datafile.size_bytes,
+        "timestamp": timestamp_text(datafile.timestamp) if datafile.timestamp else None,
+        "labels": sorted(datafile.labels),
+        "tags": dict(datafile.tags),
+    }
+
+
+def mounted_attributes(path: str) -> dict[str, Any] | None:
+    """Return every `user.octue.*` attribute of a path in a mount of ours, or None where it is in none."""
+    if "://" in path:
+        return None
+    mount = mount_above(os.path.abspath(path))
+    if mount is None or not mount.is_ours or not os.path.lexists(path):
+        return None
+    names = DIRECTORY_NAMES if os.path.isdir(path) else DATAFILE_NAMES
+    facts = {"path": os.path.abspath(path), "mount": mount.mount_point, "source": mount.source}
+    for name in names:
+        try:
+            value = os.getxattr(path, name)
+        except OSError:
+            continue
+        facts[name.removeprefix(PREFIX)] = value.decode("utf-8", "replace")
+    return facts

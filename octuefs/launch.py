@@ -1,0 +1,167 @@
+"""The command's side of a mount's life: start the daemon, wait until it answers, end it.
+
+The daemon is a new Python process, so it carries none of the command's memory. The config goes to it over a
+pipe, never in its arguments, which everybody may read.
+"""
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from octuefs import places
+from octuefs.config import MountConfig
+from octuefs.control import ask
+from octuefs.errors import BadValue, NotFound, OctuefsError
+from octuefs.mounts import mount_above, mount_at
+
+_DAEMON_ENDS_SECONDS = 30.0
+
+
+def launch(config: MountConfig, progress: Callable[[int], None]) -> dict[str, Any]:
+    """Start the daemon of a mount and return its summary once the mount answers.
+
+    :raise OctuefsError: where it could not mount, in its own words
+    """
+    with tempfile.TemporaryFile() as complaints:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "octuefs.daemon"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            start_new_session=True,
+        )
+        assert daemon.stdin is not None
+        assert daemon.stdout is not None
+        try:
+            with suppress(BrokenPipeError):
+                daemon.stdin.write(json.dumps(config.to_json()).encode())
+                daemon.stdin.close()
+            for line in daemon.stdout:
+                message = json.loads(line)
+                if "seen" in message:
+                    progress(message["seen"])
+                elif "mounted" in message:
+                    _wait_for_mount(config.mount_point)
+                    summary: dict[str, Any] = message["mounted"]
+                    return summary
+                else:
+                    daemon.wait()
+                    raise OctuefsError(message["error"] + _last_words(complaints))
+            daemon.wait()
+            raise OctuefsError(f"the daemon ended before it mounted{_last_words(complaints)}")
+        except KeyboardInterrupt:
+            daemon.terminate()
+            daemon.wait()
+            raise
+
+
+def _wait_for_mount(mount_point: str) -> None:
+    """See the mount answer a first request: then it will answer the user's."""
+    os.stat(mount_point)
+
+
+def _last_words(complaints: Any) -> str:
+    """Return what the daemon, or libfuse in it, wrote to stderr."""
+    complaints.seek(0)
+    lines = [line for line in complaints.read().decode(errors="replace").splitlines() if line.strip()]
+    return f" ({'; '.join(lines[-3:])})" if lines else ""
+
+
+def unmount(mount_point: str, *, lazy: bool = False) -> None:
+    """Unmount and wait for the daemon's end.
+
+    :raise OctuefsError: where it is no mount of ours, or in use
+    """
+    mount = mount_at(mount_point)
+    if mount is None or not mount.is_ours:
+        raise BadValue(f"{mount_point} is not an octuefs mount point")
+    with suppress(OctuefsError):
+        pid = ask(places.control_socket(mount_point), "status", timeout=10)["pid"]
+        return _unmount_and_wait(mount.mount_point, pid, lazy=lazy)
+    return _unmount_and_wait(mount.mount_point, None, lazy=lazy)
+
+
+def _unmount_and_wait(mount_point: str, pid: int | None, *, lazy: bool) -> None:
+    process = None
+    if pid is not None and hasattr(os, "pidfd_open"):
+        with suppress(OSError):
+            process = os.pidfd_open(pid)
+    try:
+        _detach(mount_point, lazy=lazy)
+        if process is not None and not lazy:
+            select.select([process], [], [], _DAEMON_ENDS_SECONDS)
+    finally:
+        if process is not None:
+            os.close(process)
+
+
+def _detach(mount_point: str, *, lazy: bool) -> None:
+    tool = shutil.which("fusermount3") or shutil.which("fusermount")
+    if tool is not None:
+        command = [tool, "-u", *(["-z"] if lazy else []), "--", mount_point]
+    else:
+        command = ["umount", *(["-l"] if lazy else []), mount_point]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return
+    reason = done.stderr.strip()
+    if "busy" in reason.lower():
+        raise OctuefsError(
+            f"{mount_point} is in use; close what uses it (lsof {mount_point} tells what),"
+            f" or: octuefs unmount --lazy {mount_point}"
+        )
+    raise OctuefsError(f"{mount_point} could not be unmounted: {reason}")
+
+
+def ask_daemon(mount_point: str, command: str) -> dict[str, Any]:
+    """Send a command to the daemon of a mount.
+
+    :raise BadValue: where this is no mount of ours
+    :raise OctuefsError: where the daemon failed
+    """
+    mount = mount_above(mount_point)
+    if mount is None or not mount.is_ours:
+        raise BadValue(f"{mount_point} is not an octuefs mount point")
+    try:
+        return ask(places.control_socket(mount.mount_point), command)
+    except NotFound as error:
+        raise OctuefsError(f"{mount.mount_point}: {error}; only the user who mounted can do this") from None
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 file", "2,000 files"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes for people, in powers of 1024."""
+    if size < 1024:
+        return counted(size, "byte")
+    value = float(size)
+    units = iter(("KiB", "MiB", "GiB", "TiB", "PiB"))
+    while value >= 1024:
+        value /= 1024
+        unit = next(units)
+    return f"{value:.1f} {unit}"
+
+
+def paths_to_try(summary: dict[str, Any]) -> list[str]:
+    """Return three commands that show what the mount can do."""
+    place = summary["mount_point"]
+    if not summary["views"]:
+        return [f"ls {place}", f"getfattr -d {place}", f"cat {place}/.octuefs/status"]
+    commands = [f"ls {place}"]
+    if summary["labels"]:
+        commands.append(f"ls {place}/by-label/{summary['labels'][0]}")
+    elif summary["extensions"]:
+        commands.append(f"ls {place}/by-ext/{summary['extensions'][0] or '_'}")
+    else:
+        commands.append(f"cat {place}/.octuefs/views")
+    return [*commands, f"cat {place}/.hash"]

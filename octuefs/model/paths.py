@@ -1,0 +1,135 @@
+"""Locations of datasets and the names that may stand in a path, parsed once into types.
+
+A *relative path* is the place of a file in its dataset: components joined by "/", never empty, never
+absolute, the dataset's root being "". Names are `str` with undecodable bytes as surrogates (PEP 383,
+`os.fsdecode`), so any bytes but "/" and NUL survive.
+"""
+
+import os
+import posixpath
+import uuid
+from dataclasses import dataclass
+
+from octuefs.errors import BadValue
+
+GS_SCHEME = "gs://"
+NAME_MAX = 255
+"""Longest name of a file in bytes (NAME_MAX of limits.h)."""
+
+_LOCATION_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "octuefs:location")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLocation:
+    """A local folder, by its absolute path."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which is the dataset's where none is stored."""
+        return os.path.basename(self.path)
+
+    def __str__(self) -> str:
+        return self.path
+
+    def of(self, relative_path: str) -> str:
+        """Return the absolute path of a file of this dataset."""
+        return os.path.join(self.path, relative_path) if relative_path else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class CloudLocation:
+    """A prefix in a bucket of Google Cloud Storage; `prefix` has no slash at either end, "" is the bucket."""
+
+    bucket: str
+    prefix: str
+
+    @property
+    def name(self) -> str:
+        """The last component of the path, which is the dataset's name where none is stored."""
+        return posixpath.basename(self.prefix) or self.bucket
+
+    def __str__(self) -> str:
+        return f"{GS_SCHEME}{self.bucket}/{self.prefix}".rstrip("/")
+
+    @property
+    def object_prefix(self) -> str:
+        """What the names of all objects of the dataset begin with: "" or the prefix and a slash."""
+        return f"{self.prefix}/" if self.prefix else ""
+
+    def of(self, relative_path: str) -> str:
+        """Return the gs:// path of a file of this dataset."""
+        return f"{GS_SCHEME}{self.bucket}/{self.object_prefix}{relative_path}".rstrip("/")
+
+
+Location = LocalLocation | CloudLocation
+
+
+def parse_location(text: str) -> Location:
+    """Parse what a user calls a source: `gs://bucket/path`, or a local path (made absolute, `~` expanded).
+
+    :raise BadValue: for an empty text, a gs:// without a bucket or with a path that no dataset can have,
+        and for other schemes
+    """
+    if text.startswith(GS_SCHEME):
+        bucket, _, path = text[len(GS_SCHEME) :].partition("/")
+        if not bucket:
+            raise BadValue(f"{text!r} names no bucket; write gs://bucket/path")
+        path = path.strip("/")
+        if any(part in ("", ".", "..") for part in path.split("/")) and path:
+            raise BadValue(f"{text!r}: a path in a bucket has no empty, '.' or '..' parts")
+        return CloudLocation(bucket, path)
+    scheme, separator, _ = text.partition("://")
+    if separator and scheme.isalnum():
+        raise BadValue(f"{text!r}: cannot mount {scheme}://; a source is a local folder or gs://bucket/path")
+    if not text:
+        raise BadValue("the source is empty; give a local folder or gs://bucket/path")
+    return LocalLocation(os.path.abspath(os.path.expanduser(text)))
+
+
+def parent_of(relative_path: str) -> str:
+    """Return the folder of a relative path, "" for the root's children."""
+    return relative_path.rpartition("/")[0]
+
+
+def name_of(relative_path: str) -> str:
+    """Return the last component of a relative path."""
+    return relative_path.rpartition("/")[2]
+
+
+def join(folder: str, name: str) -> str:
+    """Return the relative path of `name` in `folder` ("" is the root)."""
+    return f"{folder}/{name}" if folder else name
+
+
+def path_bytes(relative_path: str) -> bytes:
+    """Return the bytes that a path sorts by and is known to the kernel by."""
+    return relative_path.encode("utf-8", "surrogateescape")
+
+
+def problem_with_path(relative_path: str) -> str | None:
+    """Say why an object's name below its dataset cannot be a path, or return None where it can.
+
+    Refused are empty, "." and ".." components (which an absolute name begins with), NUL, components of
+    more than NAME_MAX bytes and text that has no bytes.
+    """
+    for part in relative_path.split("/"):
+        if part == "":
+            return "it has an empty component"
+        if part in (".", ".."):
+            return f"it has a component {part!r}"
+        if "\0" in part:
+            return "it has a NUL character"
+        try:
+            length = len(path_bytes(part))
+        except UnicodeEncodeError:
+            return "it is not valid Unicode"
+        if length > NAME_MAX:
+            return f"a component has {length} bytes, {NAME_MAX} are possible"
+    return None
+
+
+def derived_id(full_path: str) -> str:
+    """Return the stable ID (UUIDv5) of a datafile or dataset that has none stored, from its location."""
+    return str(uuid.uuid5(_LOCATION_NAMESPACE, full_path.encode("utf-8", "surrogateescape").hex()))

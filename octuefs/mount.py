@@ -1,0 +1,225 @@
+"""The one place where the concrete parts of a mount are wired together, and its life from load to unmount.
+
+`open_dataset` serves the commands that read a source without mounting it; `serve` is a whole mount, in the
+calling thread, until it is unmounted.
+"""
+
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from octuefs import __version__, places
+from octuefs.config import MountConfig, SourceConfig
+from octuefs.content.hashing import HashCache, Hasher
+from octuefs.control import ControlServer
+from octuefs.dataset import Dataset
+from octuefs.index import Index
+from octuefs.model.paths import CloudLocation, LocalLocation
+from octuefs.operations import Operations
+from octuefs.report import Report, printable
+from octuefs.stores.base import Store
+from octuefs.tree.namespace import ControlFiles, Namespace
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_SKIPPED = 100
+
+Announce = Callable[[dict[str, Any]], None]
+"""Told `{"seen": n}` while a source is read and `{"mounted": {...}}` once the mount answers."""
+
+
+def open_store(config: SourceConfig) -> Store:
+    """Return the store of a source, checked to be there.
+
+    :raise OctuefsError: where it is not, or may not be read
+    """
+    location = config.location
+    store: Store
+    if isinstance(location, CloudLocation):
+        from octuefs.stores.gcs import GcsStore
+
+        store = GcsStore(location, anonymous=config.anonymous)
+    else:
+        from octuefs.stores.local import LocalStore
+
+        store = LocalStore(location)
+    try:
+        store.check()
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _open_hash_cache(store: Store) -> HashCache | None:
+    if store.in_cloud:
+        return None
+    try:
+        return HashCache(places.hash_cache())
+    except (OSError, sqlite3.Error) as error:
+        logger.warning("hashes are not remembered over mounts: %s", error)
+        return None
+
+
+@contextmanager
+def open_dataset(
+    config: SourceConfig, report: Report, progress: Callable[[int], None] | None = None
+) -> Iterator[Dataset]:
+    """Give the loaded dataset of a source; `progress` is told how many files have been seen."""
+    with _unloaded_dataset(config, report) as dataset:
+        dataset.load(progress)
+        yield dataset
+
+
+@contextmanager
+def _unloaded_dataset(config: SourceConfig, report: Report) -> Iterator[Dataset]:
+    with ExitStack() as stack:
+        store = open_store(config)
+        stack.callback(store.close)
+        cache = _open_hash_cache(store)
+        if cache is not None:
+            stack.callback(cache.close)
+        index = Index()
+        hasher = Hasher(store, index.publish_hash, cache)
+        dataset = Dataset(store, report, hasher, index, recursive=config.recursive, metadata_ttl=config.metadata_ttl)
+        stack.callback(dataset.close)
+        yield dataset
+
+
+@dataclass
+class _Mount:
+    """A running mount, as its control panel tells of it."""
+
+    config: MountConfig
+    dataset: Dataset
+    report: Report
+    watching: Callable[[], str]
+    started: float
+
+    def status(self) -> dict[str, Any]:
+        """Return what `.octuefs/status` says."""
+        dataset, index, report = self.dataset, self.dataset.index, self.report
+        with index.lock:
+            counts = {
+                "files": len(index.datafiles),
+                "bytes": index.total_bytes,
+                "labels": sum(1 for rows in index.by_label.values() if rows),
+                "not_hashed": len(index.unhashed),
+                "shadowed": len(index.shadowed),
+            }
+        skipped = [{"name": printable(name), "reason": reason} for name, reason in list(report.skipped.items())]
+        return {
+            "source": str(dataset.location),
+            "mount_point": self.config.mount_point,
+            "driver": "libfuse",
+            "version": __version__,
+            "pid": os.getpid(),
+            "read_only": True,
+            "mounted_seconds": round(time.time() - self.started, 1),
+            "recursive": dataset.recursive,
+            "dataset": {"id": dataset.id, "name": dataset.name},
+            "counts": counts,
+            "index_version": index.version,
+            "files_hashed": dataset.hasher.computed,
+            "changes": self.watching(),
+            "skipped_count": len(skipped),
+            "skipped": skipped[:_SHOWN_SKIPPED],
+            "sdk_hash_differs": dataset.in_cloud and bool(skipped or counts["shadowed"]),
+            "problems": report.problem_count,
+            "uploads": 0,
+        }
+
+    def status_text(self) -> bytes:
+        """Return the same as text."""
+        return json.dumps(self.status(), indent=2).encode() + b"\n"
+
+    def refresh(self) -> None:
+        """Read the store again and wait for it."""
+        self.dataset.refresh().result()
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the mount command prints."""
+        dataset, index = self.dataset, self.dataset.index
+        return {
+            "source": str(dataset.location),
+            "mount_point": self.config.mount_point,
+            "name": dataset.name,
+            "files": len(index.datafiles),
+            "bytes": index.total_bytes,
+            "labels": sorted(label for label, rows in index.by_label.items() if rows),
+            "extensions": sorted(extension for extension, rows in index.by_extension.items() if rows),
+            "problems": self.report.problem_count + len(self.report.skipped),
+            "views": self.config.views,
+        }
+
+
+def serve(config: MountConfig, announce: Announce) -> None:
+    """Mount and answer until unmounted, or told to end by a signal.
+
+    :raise OctuefsError: where the source cannot be read or the mount not be made
+    """
+    from octuefs.drivers import libfuse
+
+    report = Report()
+    with ExitStack() as stack:
+        dataset = stack.enter_context(_unloaded_dataset(config.source, report))
+        watching: Callable[[], str] = lambda: f"asked again every {config.source.metadata_ttl:g} s"  # noqa: E731
+        if isinstance(dataset.location, LocalLocation):
+            from octuefs.stores.watch import Watcher
+
+            watcher = Watcher(
+                dataset.location.path,
+                dataset.changed,
+                lambda: dataset.refresh().exception(),
+                recursive=dataset.recursive,
+            )
+            watcher.start()
+            stack.callback(watcher.stop)
+            watching = lambda: watcher.how  # noqa: E731
+        dataset.load(lambda seen: announce({"seen": seen}))
+        mount = _Mount(config, dataset, report, watching, time.time())
+        namespace = Namespace(
+            dataset,
+            ControlFiles(mount.status_text, lambda: report.text().encode("utf-8", "replace"), mount.refresh),
+            views=config.views,
+            list_views=config.list_views,
+        )
+        for name in namespace.shadowed_names():
+            logger.warning("the dataset's own %s hides the virtual name", name)
+        control = ControlServer(places.control_socket(config.mount_point), _commands(mount))
+        stack.callback(control.close)
+        libfuse.serve(
+            Operations(namespace, report),
+            config.mount_point,
+            source_name=str(dataset.location),
+            read_only=config.read_only,
+            allow_other=config.allow_other,
+            mounted=lambda: announce({"mounted": mount.summary()}),
+        )
+    logger.info("unmounted %s", config.mount_point)
+
+
+def _commands(mount: _Mount) -> dict[str, Callable[[], dict[str, Any]]]:
+    def refresh() -> dict[str, Any]:
+        mount.refresh()
+        return mount.status()
+
+    return {"refresh": refresh, "status": mount.status}
+
+
+def start_logging(path: Path | None, level: str) -> None:
+    """Log to a file, or to stderr where `path` is None; other libraries' noise only from warnings on."""
+    handler: logging.Handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("octuefs").setLevel(level)
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs what it raises; our stores say it in words

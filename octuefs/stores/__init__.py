@@ -1,0 +1,1 @@
+"""Where the bytes and facts of a dataset live."""

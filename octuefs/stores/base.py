@@ -1,0 +1,183 @@
+"""What a store is to the rest of octuefs: a place that lists, describes and reads the files of a dataset.
+
+Who calls: `dataset.py` for facts (`scan`, `stat`), `content/` for bytes (`open`). What leaves: `ObjectInfo`
+values and bytes. Every exception that leaves is one of `octuefs.errors`. Stores are safe to use from any
+thread and know nothing of datasets' metadata, views or caches.
+"""
+
+import enum
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from octuefs.model.paths import Location
+
+
+class Kind(enum.Enum):
+    """What stands at a path."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    SYMLINK = "symlink"
+    SPECIAL = "special"
+    """A FIFO, socket or device: listed, but never a datafile."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One file, folder or link as the store describes it.
+
+    `path` is relative to the dataset; sizes are in bytes, times in nanoseconds since the epoch. `version`
+    changes whenever content or metadata may have: (generation, metageneration, checksum of the custom
+    metadata) in the cloud, zeros for a folder that is only implied, and (device, inode, size,
+    mtime_ns, ctime_ns) on a disk. `mode` holds type and permission bits as st_mode does.
+    `crc32c` is known where the store keeps it. `custom_metadata` is an object's own, None on a disk.
+    """
+
+    path: str
+    kind: Kind
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    mode: int
+    uid: int
+    gid: int
+    inode: int
+    links: int
+    version: Hashable
+    crc32c: int | None = None
+    custom_metadata: Mapping[str, str] | None = None
+    device: int = 0
+    """The device number of a special file (st_rdev)."""
+    blocks: int | None = None
+    """Blocks of 512 bytes that a disk spends on it (st_blocks); None where the store does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something in the store that cannot be shown, with the reason in words."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Room in the store as statvfs(3) counts it: bytes and inodes, all and free."""
+
+    total_bytes: int
+    free_bytes: int
+    total_files: int
+    free_files: int
+
+
+class ByteSource(Protocol):
+    """An open version of one file. Safe to use from several threads at once."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset`; fewer only at the end of the file.
+
+        :raise Conflict: where this version is gone
+        """
+        ...
+
+    def version(self) -> Hashable:
+        """Return the version of what is open, as it stands now; compare with `ObjectInfo.version`."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the source holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTarget:
+    """Where a symbolic link of a dataset leads.
+
+    "file": to the regular file `info` inside the dataset; "other": to something inside it that is no
+    regular file; "broken": nowhere or out of the dataset, `reason` says which.
+    """
+
+    kind: Literal["file", "other", "broken"]
+    info: ObjectInfo | None = None
+    reason: str = ""
+
+
+class Store(Protocol):
+    """A place where a dataset lives."""
+
+    location: Location
+
+    @property
+    def in_cloud(self) -> bool:
+        """True where metadata stands with each object, False where it stands in `.octue` files."""
+        ...
+
+    def check(self) -> None:
+        """Raise where the dataset's place does not exist or may not be read, naming it and the remedy."""
+        ...
+
+    def scan(self, folder: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo | Skipped]:
+        """Yield what stands in `folder`, and below it where `recursive`.
+
+        A disk's folders come before their content. In the cloud only those that have an object of their own
+        come at all where `recursive`; the others are implied by the paths.
+
+        :raise NotFound: where the folder is not there
+        """
+        ...
+
+    def stat(self, path: str) -> ObjectInfo:
+        """Return what stands at `path` now; "" is the dataset's root, always a folder.
+
+        :raise NotFound: where nothing does
+        """
+        ...
+
+    def open(self, info: ObjectInfo) -> ByteSource:
+        """Open for reading the version that `info` describes (a disk: the file that stands there now).
+
+        In the cloud this asks nothing: an object that has gone shows as Conflict at the first read.
+
+        :raise NotFound: where it is gone
+        """
+        ...
+
+    def read_link(self, path: str) -> str:
+        """Return the target of a symbolic link, as it is stored."""
+        ...
+
+    def follow_link(self, path: str) -> LinkTarget:
+        """Return where a symbolic link leads, resolved beneath the dataset's root; never followed out of it."""
+        ...
+
+    def read_small(self, path: str, limit: int) -> bytes:
+        """Return the content of a file of at most `limit` bytes as it is now.
+
+        :raise BadValue: where it is larger
+        """
+        ...
+
+    def get_xattr(self, path: str, name: str) -> bytes:
+        """Return a foreign extended attribute, stored with the file.
+
+        :raise NoAttribute: where there is none of that name
+        :raise Unsupported: where the store keeps none
+        """
+        ...
+
+    def list_xattrs(self, path: str) -> list[str]:
+        """Return the names of the foreign `user.*` attributes stored with the file."""
+        ...
+
+    def space(self) -> Space:
+        """Return how much room there is."""
+        ...
+
+    def close(self) -> None:
+        """Give back descriptors and connections."""
+        ...
+
+
+ProgressCallback = Callable[[int], None]
+"""Told how many files have been seen so far."""

@@ -1,0 +1,128 @@
+"""Hears of changes that other programs make in a local folder.
+
+watchdog's threads note paths; one thread of ours gathers them for a moment and passes them on. Links are
+never followed. Where the system has no watches left, the folder is scanned again and again instead.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+
+logger = logging.getLogger(__name__)
+
+GATHER_SECONDS = 0.02
+SPACING_SECONDS = 0.1
+SCAN_SECONDS = 0.5
+_SCAN_SHARE = 5
+"""Scanning may take one part in this many of the time."""
+BURST_EVENTS = 4096
+"""After more events than this at once some may have been lost (the kernel queues 16,384): all is read again."""
+
+_HEARD: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+]
+
+
+class Watcher(FileSystemEventHandler):
+    """Calls back with the changed paths of a folder, relative to it, from one thread."""
+
+    def __init__(
+        self, root: str, changed: Callable[[set[str]], object], rescan: Callable[[], object], *, recursive: bool
+    ) -> None:
+        """`rescan` reads everything again and returns when it has."""
+        self._root = root
+        self._changed = changed
+        self._rescan = rescan
+        self._recursive = recursive
+        self._condition = threading.Condition()
+        self._paths: set[str] = set()
+        self._events = 0
+        self._stopping = False
+        self._observer = Observer()
+        self._thread: threading.Thread | None = None
+        self.how = "none"
+        """How changes are heard of: "inotify" (or the system's like), or "scanning"."""
+
+    def start(self) -> None:
+        """Begin to listen, or to scan where the system cannot watch."""
+        try:
+            self._observer.schedule(self, self._root, recursive=self._recursive, event_filter=_HEARD)
+            self._observer.start()
+            self.how, work = "inotify", self._gather
+        except OSError as error:
+            logger.warning(
+                "cannot watch %s (%s); it is scanned instead. More watches: sysctl fs.inotify.max_user_watches",
+                self._root,
+                error,
+            )
+            self.how, work = "scanning", self._scan
+        self._thread = threading.Thread(target=work, name="watcher", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End both threads."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        if self.how == "inotify":
+            self._observer.stop()
+            self._observer.join(timeout=2)
+        if self._thread is not None:
+            self._thread.join(timeout=2)
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Take one event from watchdog."""
+        with self._condition:
+            for path in (event.src_path, event.dest_path):
+                if path:
+                    self._paths.add(os.path.relpath(os.fsdecode(path), self._root))
+            self._events += 1
+            self._condition.notify()
+
+    def _gather(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._stopping or self._paths)
+            time.sleep(GATHER_SECONDS)
+            with self._condition:
+                if self._stopping:
+                    return
+                paths, self._paths = self._paths, set()
+                events, self._events = self._events, 0
+            paths.discard(".")
+            if events > BURST_EVENTS:
+                self._rescan()
+            elif paths:
+                self._changed(paths)
+            time.sleep(SPACING_SECONDS)
+
+    def _scan(self) -> None:
+        pause = SCAN_SECONDS
+        while True:
+            with self._condition:
+                if self._condition.wait_for(lambda: self._stopping, timeout=pause):
+                    return
+            started = time.monotonic()
+            self._rescan()
+            pause = max(SCAN_SECONDS, _SCAN_SHARE * (time.monotonic() - started))

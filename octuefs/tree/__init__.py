@@ -1,0 +1,1 @@
+"""The namespace: nodes that the operations walk."""

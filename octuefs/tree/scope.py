@@ -1,0 +1,129 @@
+"""A scope: which datafiles a directory shows, and under which names.
+
+Every directory of a mounted dataset, real or a view, is a scope: a folder of the dataset, the queries of the
+views on the way to it, and perhaps an order. Views narrow scopes; real folder names move down in them.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from octuefs.datafile import Datafile
+from octuefs.dataset import Dataset, Queries
+from octuefs.index import Query
+from octuefs.model.ordering import Ordering
+from octuefs.model.paths import join, path_bytes
+
+_LEAST_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """`folder` is where the directory is in the dataset; `origin` where its innermost view began.
+
+    `queries` are those of the views so far, and `order` is that of the last `order-by`, which makes the
+    scope flat. `needs_hashes` says that a query asks for hashes.
+    """
+
+    dataset: Dataset
+    folder: str = ""
+    origin: str = ""
+    queries: Queries = ()
+    order: Ordering | None = None
+    needs_hashes: bool = False
+
+    @property
+    def is_view(self) -> bool:
+        """False for the dataset's own folders."""
+        return bool(self.queries) or self.order is not None
+
+    @property
+    def is_top(self) -> bool:
+        """True for the dataset's root and where a view begins."""
+        return self.folder == self.origin
+
+    def down(self, name: str) -> "Scope":
+        """Return the scope of a folder in this one."""
+        return replace(self, folder=join(self.folder, name))
+
+    def narrow(self, query: Query, *, needs_hashes: bool = False) -> "Scope":
+        """Return the view of what satisfies one more query."""
+        return replace(
+            self,
+            origin=self.folder,
+            queries=(*self.queries, query),
+            needs_hashes=self.needs_hashes or needs_hashes,
+        )
+
+    def ordered(self, order: Ordering) -> "Scope":
+        """Return the flat view in an order; it replaces one that was there."""
+        return replace(self, origin=self.folder, order=order)
+
+    def contains(self, path: str) -> bool:
+        """Say whether a path of the dataset lies below this directory's folder."""
+        return not self.folder or path.startswith(self.folder + "/")
+
+    def settle(self) -> None:
+        """See to it that hashes which the queries ask for are known, before they are asked.
+
+        :raise OctuefsError: where a file cannot be read
+        """
+        if self.needs_hashes:
+            self.dataset.hashed_members(self.origin, ())
+
+    def members(self) -> list[Datafile]:
+        """Return the datafiles in and below this directory."""
+        self.settle()
+        return self.dataset.index.members(self.folder, self.queries)
+
+    def hashed_members(self) -> list[Datafile]:
+        """Return them with their hashes known.
+
+        :raise OctuefsError: where one cannot be read
+        """
+        return self.dataset.hashed_members(self.folder, self.queries)
+
+    def set_hash(self) -> str:
+        """Return the hash of the set of datafiles in and below this directory."""
+        self.settle()
+        return self.dataset.set_hash(self.folder, self.queries)
+
+    def children(self) -> dict[str, Datafile | None]:
+        """Return the names of a view's directory; None stands for a folder. (Not for real folders.)"""
+        if self.order is not None:
+            return dict(self.numbered())
+        self.settle()
+        tree = self.dataset.index.subset_tree(self.origin, self.queries)
+        return tree.get(self.folder, {})
+
+    def numbered(self) -> dict[str, Datafile | None]:
+        """Return the datafiles of a flat view by their numbered names, in order."""
+        order = self.order
+        assert order is not None, "only an ordered view is numbered"
+        if order.attribute == "hash_value":
+            self.hashed_members()
+        members = self.members()
+
+        def compute() -> dict[str, Datafile | None]:
+            ordered = order.sort(members, lambda datafile: path_bytes(datafile.path))
+            digits = max(_LEAST_DIGITS, len(str(len(ordered))))
+            return {f"{number:0{digits}}_{datafile.name}": datafile for number, datafile in enumerate(ordered, 1)}
+
+        return self.dataset.index.cached(("order", self.folder, self.queries, order), compute)
+
+    def shown_paths(self) -> Iterable[tuple[str, Datafile]]:
+        """Yield (path relative to this directory, datafile) for each datafile in and below it."""
+        if self.order is not None:
+            for name, datafile in self.numbered().items():
+                if datafile is not None:
+                    yield name, datafile
+            return
+        skip = len(self.folder) + 1 if self.folder else 0
+        for datafile in self.members():
+            yield datafile.path[skip:], datafile
+
+    def shown_path(self, datafile: Datafile) -> str:
+        """Return where one member is shown, relative to this directory."""
+        if self.order is not None:
+            return next(name for name, shown in self.numbered().items() if shown is datafile)
+        return os.path.relpath(datafile.path, self.folder) if self.folder else datafile.path

@@ -1,0 +1,229 @@
+"""Virtual files: texts made from the facts, links made from them, and the control panel `.octuefs/`."""
+
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from octuefs.datafile import NO_METADATA, Datafile
+from octuefs.dataset import METADATA_NAME, Dataset
+from octuefs.errors import NotFound, NotUnique
+from octuefs.model.metadata import DatafileMetadata, OctueDocument, encode_octue
+from octuefs.model.paths import path_bytes
+from octuefs.stores.base import ByteSource
+from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Leaf, Node, blocks_of, virtual_inode
+from octuefs.tree.scope import Scope
+
+HASH_LINE_BYTES = 9
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
+
+
+class TextSource:
+    """A `ByteSource` of bytes in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, offset: int, size: int) -> bytes:
+        """See `ByteSource`."""
+        return self._data[offset : offset + size]
+
+    def version(self) -> int:
+        """See `ByteSource`."""
+        return hash(self._data)
+
+    def close(self) -> None:
+        """See `ByteSource`."""
+
+
+class VirtualLeaf(Leaf):
+    """What virtual files have in common: the owner of the dataset's root, and the time of the last change."""
+
+    def __init__(self, dataset: Dataset, path: str) -> None:
+        """`path` is the path in the mount: it gives the inode number."""
+        self.dataset = dataset
+        self.path = path
+
+    def made_attributes(self, mode: int, size: int) -> Attributes:
+        """Return attributes for a virtual file of this mode (with its type) and size."""
+        uid, gid, _ = owner_of(self.dataset)
+        changed_ns = self.dataset.index.changed_ns
+        return Attributes(
+            inode=virtual_inode(self.path),
+            mode=mode,
+            size=size,
+            mtime_ns=changed_ns,
+            ctime_ns=changed_ns,
+            uid=uid,
+            gid=gid,
+            blocks=blocks_of(size),
+        )
+
+
+class TextNode(VirtualLeaf):
+    """A file whose text is made at open."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        path: str,
+        render: Callable[[], bytes],
+        *,
+        size: Callable[[], int] | None = None,
+        volatile: bool = True,
+        permissions: int = 0o444,
+        control: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """`size` tells the text's length in bytes where that is cheaper than making it."""
+        super().__init__(dataset, path)
+        self._render = render
+        self._size = size
+        self._permissions = permissions
+        self.volatile = volatile
+        self.control = control
+
+    def attributes(self) -> Attributes:
+        """See `Node`."""
+        size = self._size() if self._size is not None else len(self._render())
+        return self.made_attributes(stat.S_IFREG | self._permissions, size)
+
+    def open(self) -> ByteSource:
+        """See `Node`."""
+        return TextSource(self._render())
+
+
+class OneNode(VirtualLeaf):
+    """`.one`: a link to the only datafile of a directory."""
+
+    def __init__(self, scope: Scope, path: str) -> None:
+        super().__init__(scope.dataset, path)
+        self._target = _only_member(scope)
+
+    def attributes(self) -> Attributes:
+        """See `Node`."""
+        return self.made_attributes(stat.S_IFLNK | 0o777, len(path_bytes(self._target)))
+
+    def open(self) -> ByteSource:
+        """See `Node`."""
+        return TextSource(b"")
+
+    def read_link(self) -> str:
+        """See `Node`."""
+        return self._target
+
+
+class ControlPanel(Branch):
+    """A directory of given nodes, `.octuefs/`."""
+
+    def __init__(self, dataset: Dataset, path: str, nodes: dict[str, Node]) -> None:
+        self._dataset = dataset
+        self._path = path
+        self._nodes = nodes
+
+    def attributes(self) -> Attributes:
+        """See `Node`."""
+        return made_directory(self._dataset, self._path)
+
+    def lookup(self, name: str) -> Node:
+        """See `Node`."""
+        if name not in self._nodes:
+            raise NotFound(f"{self._path}/{name}: no such file")
+        return self._nodes[name]
+
+    def entries(self) -> Iterable[DirectoryEntry]:
+        """See `Node`."""
+        return [DirectoryEntry(name, virtual_inode(f"{self._path}/{name}"), stat.S_IFREG) for name in self._nodes]
+
+
+def made_directory(dataset: Dataset, path: str) -> Attributes:
+    """Return the attributes of an invented directory at a path of the mount; it looks like the root."""
+    uid, gid, permissions = owner_of(dataset)
+    changed_ns = dataset.index.changed_ns
+    return Attributes(
+        inode=virtual_inode(path),
+        mode=stat.S_IFDIR | permissions,
+        size=0,
+        mtime_ns=changed_ns,
+        ctime_ns=changed_ns,
+        uid=uid,
+        gid=gid,
+        blocks=0,
+    )
+
+
+def owner_of(dataset: Dataset) -> tuple[int, int, int]:
+    """Return uid, gid and permission bits of the dataset's root."""
+    info = dataset.root_info
+    return info.uid, info.gid, stat.S_IMODE(info.mode)
+
+
+def hash_text(scope: Scope) -> bytes:
+    """Return the text of `.hash`."""
+    return f"{scope.set_hash()}\n".encode()
+
+
+def _escaped(path: str) -> tuple[str, str]:
+    """Return (prefix, path) as sha256sum writes a name: escaped and marked where it holds a newline or backslash."""
+    escaped = path.translate(_ESCAPES)
+    return ("\\" if escaped != path else ""), escaped
+
+
+def hashes_text(scope: Scope) -> bytes:
+    """Return the text of `.hashes`: hash, two spaces, path, sorted by the path's bytes."""
+    scope.hashed_members()
+    lines = sorted(
+        ((path_bytes(path), datafile.hash_value, *_escaped(path)) for path, datafile in scope.shown_paths()),
+        key=lambda line: line[0],
+    )
+    return b"".join(
+        f"{mark}{hash_value}  ".encode() + path_bytes(escaped) + b"\n" for _, hash_value, mark, escaped in lines
+    )
+
+
+def hashes_size(scope: Scope) -> int:
+    """Return the length of `.hashes` without computing a hash."""
+    total = 0
+    for path, _ in scope.shown_paths():
+        mark, escaped = _escaped(path)
+        total += len(mark) + HASH_LINE_BYTES - 1 + 2 + len(path_bytes(escaped)) + 1
+    return total
+
+
+def metadata_text(scope: Scope) -> bytes | None:
+    """Return the text of `.octue` for a directory, or None where there is no metadata."""
+    index = scope.dataset.index
+
+    def compute() -> bytes | None:
+        records = _records(scope)
+        dataset = scope.dataset.metadata if scope.is_top else None
+        if not records and dataset is None:
+            return None
+        if dataset is not None and scope.is_view:
+            dataset = replace(dataset, files=None)
+        return encode_octue(OctueDocument(records, dataset))
+
+    if scope.is_view:
+        scope.children()  # sees to hashes that its queries need, outside of the index's lock
+    return index.cached((METADATA_NAME, scope), compute)
+
+
+def _records(scope: Scope) -> dict[str, DatafileMetadata]:
+    if scope.is_view:
+        shown = scope.children()
+    else:
+        folder = scope.dataset.index.folder(scope.folder)
+        children = folder.children.items() if folder is not None else ()
+        shown = {name: child for name, child in children if isinstance(child, Datafile)}
+    return {
+        name: datafile.metadata
+        for name, datafile in shown.items()
+        if datafile is not None and datafile.metadata != NO_METADATA
+    }
+
+
+def _only_member(scope: Scope) -> str:
+    members = scope.members()
+    if not members:
+        raise NotFound(".one: no datafile is here")
+    if len(members) > 1:
+        raise NotUnique(f".one: {len(members)} datafiles are here")
+    return scope.shown_path(members[0])

@@ -1,0 +1,164 @@
+"""The `user.octue.*` attributes of DESIGN 3.1, as tables by name, and what passes through to a disk."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from octuefs.datafile import Datafile
+from octuefs.dataset import Dataset
+from octuefs.errors import NoAttribute, Unsupported
+from octuefs.model.metadata import DatasetMetadata, tag_text, tags_text, timestamp_text
+from octuefs.tree.scope import Scope
+
+PREFIX = "user.octue."
+_TAG_PREFIX = "tags."
+_NO_METADATA = DatasetMetadata()
+
+T = TypeVar("T")
+_Table = Mapping[str, Callable[[T], str | None]]
+DatafileIn = tuple[Dataset, Datafile]
+
+
+def _labels(labels: frozenset[str]) -> str | None:
+    return " ".join(sorted(labels)) or None
+
+
+def _tags(tags: Mapping[str, Any]) -> str | None:
+    return tags_text(tags) if tags else None
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _stored(dataset: Dataset) -> DatasetMetadata:
+    return dataset.metadata or _NO_METADATA
+
+
+_OF_DATAFILE: _Table[DatafileIn] = {
+    "id": lambda it: it[1].id,
+    "labels": lambda it: _labels(it[1].labels),
+    "tags": lambda it: _tags(it[1].tags),
+    "timestamp": lambda it: timestamp_text(it[1].timestamp) if it[1].timestamp else None,
+    "hash": lambda it: it[0].hash_of(it[1]),
+    "metadata_hash": lambda it: it[1].metadata_hash_value,
+    "cloud_path": lambda it: it[1].cloud_path,
+    "local_path": lambda it: it[1].local_path,
+    "exists_in_cloud": lambda it: _truth(it[1].in_cloud),
+    "exists_locally": lambda it: _truth(not it[1].in_cloud),
+}
+
+_OF_DATASET: _Table[Dataset] = {
+    "id": lambda dataset: dataset.id,
+    "name": lambda dataset: dataset.name,
+    "labels": lambda dataset: _labels(_stored(dataset).labels),
+    "tags": lambda dataset: _tags(_stored(dataset).tags),
+    "metadata_hash": lambda dataset: dataset.metadata_hash,
+    "cloud_path": lambda dataset: str(dataset.location) if dataset.in_cloud else None,
+    "local_path": lambda dataset: None if dataset.in_cloud else str(dataset.location),
+    "exists_in_cloud": lambda dataset: _truth(dataset.in_cloud),
+    "exists_locally": lambda dataset: _truth(not dataset.in_cloud),
+}
+
+_OF_DIRECTORY: _Table[Scope] = {
+    "hash": lambda scope: scope.set_hash(),
+    "count": lambda scope: str(len(scope.members())),
+    "size_bytes": lambda scope: str(sum(datafile.size for datafile in scope.members())),
+}
+
+DATAFILE_NAMES = tuple(PREFIX + name for name in _OF_DATAFILE)
+DIRECTORY_NAMES = tuple(PREFIX + name for name in (*_OF_DATASET, *_OF_DIRECTORY))
+
+
+def _value(tables: list[tuple[_Table[Any], Any]], tags: Mapping[str, Any], name: str) -> bytes:
+    key = name.removeprefix(PREFIX)
+    text: str | None = None
+    for table, subject in tables:
+        if key in table:
+            text = table[key](subject)
+            break
+    else:
+        tag = key.removeprefix(_TAG_PREFIX)
+        if key != tag and tag in tags:
+            text = tag_text(tags[tag])
+    if text is None:
+        raise NoAttribute(f"{name} is not set")
+    return text.encode("utf-8", "surrogateescape" if _has_bytes(text) else "surrogatepass")
+
+
+def _has_bytes(text: str) -> bool:
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def datafile_xattr(dataset: Dataset, datafile: Datafile, name: str) -> bytes:
+    """Return an attribute of a datafile.
+
+    :raise NoAttribute: where it is not set
+    """
+    if name.startswith(PREFIX):
+        return _value([(_OF_DATAFILE, (dataset, datafile))], datafile.tags, name)
+    return foreign_xattr(dataset, datafile.path, name)
+
+
+def directory_xattr(scope: Scope, name: str) -> bytes:
+    """Return an attribute of a directory; a dataset's own ones are on its root alone.
+
+    :raise NoAttribute: where it is not set
+    """
+    if name.startswith(PREFIX):
+        if is_root(scope):
+            return _value([(_OF_DATASET, scope.dataset), (_OF_DIRECTORY, scope)], _stored(scope.dataset).tags, name)
+        return _value([(_OF_DIRECTORY, scope)], {}, name)
+    if scope.is_view:
+        raise _foreign_refusal(name)
+    return foreign_xattr(scope.dataset, scope.folder, name)
+
+
+def listed_datafile_xattrs(dataset: Dataset, datafile: Datafile) -> list[str]:
+    """Return the names that are set on a datafile and can be copied to another."""
+    set_here = {"labels": datafile.labels, "tags": datafile.tags, "timestamp": datafile.timestamp}
+    return [PREFIX + name for name, value in set_here.items() if value] + foreign_names(dataset, datafile.path)
+
+
+def listed_directory_xattrs(scope: Scope) -> list[str]:
+    """Return the names that are set on a directory and can be copied to another."""
+    names = []
+    if is_root(scope):
+        stored = _stored(scope.dataset)
+        set_here = {"name": stored.name, "labels": stored.labels, "tags": stored.tags}
+        names = [PREFIX + name for name, value in set_here.items() if value]
+    return names if scope.is_view else names + foreign_names(scope.dataset, scope.folder)
+
+
+def is_root(scope: Scope) -> bool:
+    """Say whether a directory is its dataset's root."""
+    return not scope.folder and not scope.is_view
+
+
+def foreign_xattr(dataset: Dataset, path: str, name: str) -> bytes:
+    """Return an attribute that is not ours: `user.*` of a disk passes through.
+
+    :raise NoAttribute: where it is not set
+    :raise Unsupported: where it can never be
+    """
+    if dataset.in_cloud or not name.startswith("user."):
+        raise _foreign_refusal(name)
+    return dataset.store.get_xattr(path, name)
+
+
+def foreign_names(dataset: Dataset, path: str) -> list[str]:
+    """Return the names of a disk's own `user.*` attributes that pass through."""
+    if dataset.in_cloud:
+        return []
+    return [
+        name for name in dataset.store.list_xattrs(path) if name.startswith("user.") and not name.startswith(PREFIX)
+    ]
+
+
+def _foreign_refusal(name: str) -> NoAttribute | Unsupported:
+    if name.startswith(("security.", "trusted.")):
+        return NoAttribute(f"{name} is not set")
+    return Unsupported(f"{name}: attributes of this name cannot be kept here")

@@ -1,0 +1,117 @@
+"""Fixtures for all tests, and the proof that a run leaves nothing behind."""
+
+import logging
+import re
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from support import mounting
+from support.gcs import Bucket, GcsServer
+
+run_folder = pytest.StashKey()
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for fault in mounting.sweep_earlier_runs():
+        config.issue_config_time_warning(pytest.PytestWarning(f"left by an earlier run, now ended: {fault}"), 2)
+    config.stash[run_folder] = mounting.start_run()
+    if config.option.basetemp is None:
+        config.option.basetemp = str(config.stash[run_folder] / "tmp")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    folder = session.config.stash[run_folder]
+    faults = mounting.sweep(folder, patience=5)
+    if faults:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        _say(session.config, "left behind by the tests, which is a failure: " + "; ".join(faults), red=True)
+    if session.testsfailed or faults:
+        _say(session.config, f"files of failed tests are in {folder} until the next run")
+    else:
+        mounting.remove(folder)
+
+
+def _say(config: pytest.Config, text: str, **markup: bool) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.ensure_newline()
+        reporter.write_line(text, **markup)
+
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+
+class _Warnings(logging.Handler):
+    """Keeps what octuefs logs in this process at WARNING or above."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records: list[logging.LogRecord] = []
+        self.expected: list[re.Pattern[str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def unexpected(self) -> list[str]:
+        texts = [(record, record.getMessage()) for record in self.records]
+        return [
+            f"{record.levelname} {record.name}: {text}"
+            for record, text in texts
+            if not any(regex.search(text) for regex in self.expected)
+        ]
+
+
+@pytest.fixture(autouse=True)
+def _logs(request: pytest.FixtureRequest) -> Iterator[_Warnings]:
+    """An unexpected warning or error of octuefs in this process fails the test."""
+    handler = _Warnings()
+    handler.expected += [
+        re.compile(regex) for marker in request.node.iter_markers("expected_logs") for regex in marker.args
+    ]
+    logger = logging.getLogger("octuefs")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    if unexpected := handler.unexpected():
+        pytest.fail(
+            "octuefs logged what this test did not expect (expected_logs(regex) allows it):\n" + "\n".join(unexpected)
+        )
+
+
+@pytest.fixture
+def expected_logs(_logs: _Warnings) -> Callable[[str], None]:
+    """`expected_logs(regex)`: from now on and before, warnings and errors whose text the regex finds are right."""
+    return lambda regex: _logs.expected.append(re.compile(regex))
+
+
+# --- the cloud -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[GcsServer]:
+    """A real GCS server on this machine."""
+    with GcsServer() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(gcs_server: GcsServer) -> Iterator[Bucket]:
+    """An empty bucket of the test's own; `.name`, `.url`, `.environment`, `.put(...)` and so on."""
+    name = f"octuefs-{uuid.uuid4().hex[:12]}"
+    gcs_server.create_bucket(name)
+    yield Bucket(gcs_server, name)
+    gcs_server.delete_bucket(name)
+
+
+@pytest.fixture
+def gcs_environment(gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The server's variables in this process itself, for tests that use the GCS store without a mount."""
+    for key, value in gcs_server.environment.items():
+        monkeypatch.setenv(key, value)
+    return gcs_server.environment

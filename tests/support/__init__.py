@@ -1,0 +1,1 @@
+"""What several tests share: a GCS server, the real SDK, real mounts, golden data."""
