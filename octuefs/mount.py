@@ -35,8 +35,8 @@ Announce = Callable[[dict[str, Any]], None]
 """Told `{"seen": n}` while a source is read and `{"mounted": {...}}` once the mount answers."""
 
 
-def open_store(config: SourceConfig) -> Store:
-    """Return the store of a source, checked to be there.
+def open_store(config: SourceConfig, mount_point: str | None = None) -> Store:
+    """Return the store of a source, checked to be there; it never looks into `mount_point`.
 
     :raise OctuefsError: where it is not, or may not be read
     """
@@ -49,7 +49,7 @@ def open_store(config: SourceConfig) -> Store:
     else:
         from octuefs.stores.local import LocalStore
 
-        store = LocalStore(location)
+        store = LocalStore(location, mount_point)
     try:
         store.check()
     except BaseException:
@@ -79,9 +79,9 @@ def open_dataset(
 
 
 @contextmanager
-def _unloaded_dataset(config: SourceConfig, report: Report) -> Iterator[Dataset]:
+def _unloaded_dataset(config: SourceConfig, report: Report, mount_point: str | None = None) -> Iterator[Dataset]:
     with ExitStack() as stack:
-        store = open_store(config)
+        store = open_store(config, mount_point)
         stack.callback(store.close)
         cache = _open_hash_cache(store)
         if cache is not None:
@@ -169,7 +169,7 @@ def serve(config: MountConfig, announce: Announce) -> None:
 
     report = Report()
     with ExitStack() as stack:
-        dataset = stack.enter_context(_unloaded_dataset(config.source, report))
+        dataset = stack.enter_context(_unloaded_dataset(config.source, report, config.mount_point))
         watching: Callable[[], str] = lambda: f"asked again every {config.source.metadata_ttl:g} s"  # noqa: E731
         if isinstance(dataset.location, LocalLocation):
             from octuefs.stores.watch import Watcher

@@ -30,6 +30,7 @@ from octuefs.errors import (
 from octuefs.model.paths import LocalLocation, Location, join, path_bytes
 from octuefs.stores.base import Kind, LinkTarget, ObjectInfo, Skipped, Space
 from octuefs.stores.beneath import O_PATH, open_beneath
+from octuefs.stores.links import real_path
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _OPEN_PLACE = O_PATH | os.O_NOFOLLOW
@@ -100,8 +101,10 @@ class LocalFile:
 class LocalStore:
     """A Store over a local folder."""
 
-    def __init__(self, location: LocalLocation) -> None:
+    def __init__(self, location: LocalLocation, avoid: str | None = None) -> None:
+        """`avoid` is the mount point: what leads there is never followed."""
         self.location: Location = location
+        self._avoid = os.path.realpath(avoid) if avoid is not None else None
         self._place = location
         self._lock = threading.Lock()  # guards the opening and closing of _root_fd
         self._root_fd = -1
@@ -196,47 +199,37 @@ class LocalStore:
         """
         self.stat(path)
         try:
-            fd, target = self._open_followed(path, O_PATH)
+            target, facts = self._follow(path)
         except OSError as error:
-            if error.errno == errno.EXDEV:
-                return self._target_outside(path)
             return LinkTarget("broken", reason=_why_broken(error))
-        try:
-            facts = os.fstat(fd)
-        finally:
-            os.close(fd)
+        if target is None:
+            if stat.S_ISREG(facts.st_mode):
+                return LinkTarget("broken", reason="it leads out of the dataset")
+            return LinkTarget("other", reason=f"it leads to {_what(facts.st_mode)} outside the dataset")
         if stat.S_ISREG(facts.st_mode):
             return LinkTarget("file", self._info(target, facts))
         return LinkTarget("other", reason=f"it leads to {_what(facts.st_mode)}")
 
-    def _target_outside(self, path: str) -> LinkTarget:
-        """Classify a link that leaves the dataset; what it leads to is described (stat) and never opened."""
-        try:
-            mode = os.stat(self._place.of(path)).st_mode
-        except OSError as error:
-            return LinkTarget("broken", reason=_why_broken(error))
-        if stat.S_ISREG(mode):
-            return LinkTarget("broken", reason="it leads out of the dataset")
-        return LinkTarget("other", reason=f"it leads to {_what(mode)} outside the dataset")
+    def _follow(self, path: str) -> tuple[str | None, os.stat_result]:
+        """Return the path in the dataset that `path` leads to, None outside of it, and what stands there.
 
-    def _open_followed(self, path: str, flags: int) -> tuple[int, str]:
-        """Open what `path` leads to inside the dataset; return the descriptor and the target's own path.
+        A link that leaves the dataset and comes back, an absolute one mostly, leads to inside.
 
-        A link that leaves and comes back (an absolute one, mostly) is inside: the kernel refuses it with
-        EXDEV, and the rest of its real path is then resolved beneath the root again.
+        :raise OSError: where it leads nowhere, or into our own mount
+        """
+        place, facts = real_path(self._place.of(path), self._avoid)
+        root = os.path.realpath(self._place.path).rstrip("/") + "/"
+        return (place.removeprefix(root) if place.startswith(root) else None), facts
+
+    def _open_followed(self, path: str, flags: int) -> int:
+        """Open what `path` leads to inside the dataset; what is swapped meanwhile is refused, not followed.
 
         :raise OSError: EXDEV where it leads out
         """
-        real_path = os.path.realpath(self._place.of(path))
-        real_root = os.path.realpath(self._place.path)
-        inside = real_path.startswith(real_root.rstrip("/") + "/")
-        target = real_path[len(real_root.rstrip("/")) + 1 :] if inside else path
-        try:
-            return open_beneath(self._root(), path, flags, follow=True), target
-        except OSError as error:
-            if error.errno != errno.EXDEV or not inside:
-                raise
-        return open_beneath(self._root(), target, flags, follow=True), target
+        target, _ = self._follow(path)
+        if target is None:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+        return open_beneath(self._root(), target, flags | os.O_NOFOLLOW)
 
     def open(self, info: ObjectInfo) -> LocalFile:
         """Open the file that stands at `info.path` now; a link is followed inside the dataset.
@@ -253,7 +246,7 @@ class LocalStore:
         full_path = self._place.of(path)
         try:
             if follow:
-                fd, _ = self._open_followed(path, _OPEN_FILE)
+                fd = self._open_followed(path, _OPEN_FILE)
             else:
                 fd = open_beneath(self._root(), path, _OPEN_FILE | os.O_NOFOLLOW)
         except OSError as error:
@@ -417,6 +410,8 @@ def _why_broken(error: OSError) -> str:
         return "it leads to nothing"
     if error.errno == errno.ELOOP:
         return "it leads in circles"
+    if error.errno == errno.EDEADLK:
+        return "it leads into this mount"
     return f"its target cannot be reached: {os.strerror(error.errno or errno.EIO)}"
 
 

@@ -115,7 +115,7 @@ def start_run() -> Path:
     """Make the folder of this test run, and put its mark on all that this process starts from now on."""
     # Anew even where the environment names one: then this run was started by a test of another.
     folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
-    (folder / "pid").write_text(f"{os.getpid()}\n")
+    (folder / "owner").write_text(_identity(os.getpid()))
     os.environ[RUN] = str(folder)
     return folder
 
@@ -196,11 +196,19 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _identity(pid: int) -> str:
+    """A process's number and start time: numbers are used again."""
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return f"{pid} {fields[19]}"
+
+
 def _owner_lives(folder: Path) -> bool:
+    try:
+        owner = (folder / "owner").read_text()
+    except OSError:
+        return time.time() - folder.stat().st_mtime < 60  # made just now, and not signed yet
     with contextlib.suppress(OSError, ValueError):
-        owner = int((folder / "pid").read_text())
-        # Numbers are used again: that some process has it is not enough.
-        return b"pytest" in Path(f"/proc/{owner}/cmdline").read_bytes()
+        return _identity(int(owner.split()[0])) == owner
     return False
 
 
