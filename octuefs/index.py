@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from cachetools import LRUCache
 from pyroaring import BitMap
@@ -24,7 +24,6 @@ from octuefs.model.viewnames import tag_entries
 from octuefs.stores.base import ObjectInfo
 
 T = TypeVar("T")
-K = TypeVar("K")
 
 _CACHED_SELECTIONS = 64
 """Selections, subset trees and orderings kept per version; each holds a reference per member."""
@@ -237,8 +236,13 @@ class Index:
         datafile.row = row
         self.datafiles.add(row)
         self.total_bytes += datafile.size
-        for bitmap in self._bitmaps(datafile, create=True):
+        for table, key in self._places(datafile):
+            bitmap = table.get(key)
+            if bitmap is None:
+                bitmap = table[key] = BitMap()
             bitmap.add(row)
+        if datafile.crc32c is None:
+            self.unhashed.add(row)
 
     def _forget(self, datafile: Datafile) -> None:
         row = datafile.row
@@ -246,30 +250,30 @@ class Index:
             return
         self.datafiles.discard(row)
         self.total_bytes -= datafile.size
-        for bitmap in self._bitmaps(datafile, create=False):
-            bitmap.discard(row)
+        for table, key in self._places(datafile):
+            if (bitmap := table.get(key)) is not None:
+                bitmap.discard(row)
+        self.unhashed.discard(row)
         self._rows[row] = None
         self._free_rows.append(row)
         datafile.row = -1
 
-    def _bitmaps(self, datafile: Datafile, *, create: bool) -> Iterator[BitMap]:
-        """Yield each bitmap that the datafile's row belongs to, making it first where it may."""
-
-        def of(table: dict[K, BitMap], key: K) -> BitMap:
-            return table.setdefault(key, BitMap()) if create else table.get(key, BitMap())
-
+    def _places(self, datafile: Datafile) -> Iterator[tuple[dict[Any, BitMap], object]]:
+        """Yield (table, key) of each bitmap that the datafile's row belongs to."""
         metadata = datafile.metadata
         for label in metadata.labels:
-            yield of(self.by_label, label)
-        yield of(self.by_extension, datafile.extension)
+            yield self.by_label, label
+        yield self.by_extension, datafile.extension
         if metadata.timestamp is not None:
-            yield of(self.by_date, metadata.timestamp.date())
-        for key, text in tag_entries(metadata.tags):
-            yield of(self.by_tag.setdefault(key, {}), text)
-        if datafile.crc32c is None:
-            yield self.unhashed
-        else:
-            yield of(self.by_hash, datafile.hash_value)
+            yield self.by_date, metadata.timestamp.date()
+        if metadata.tags:
+            for key, text in tag_entries(metadata.tags):
+                table = self.by_tag.get(key)
+                if table is None:
+                    table = self.by_tag[key] = {}
+                yield table, text
+        if datafile.crc32c is not None:
+            yield self.by_hash, datafile.hash_value
 
     # --- questions
 

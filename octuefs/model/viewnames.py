@@ -17,6 +17,8 @@ NO_EXTENSION = "_"
 
 def encode_name(text: str) -> str | None:
     """Return the component that stands for a value, or None where it would be longer than a name can be."""
+    if text.isascii() and text.isalnum() and len(text) <= NAME_MAX:
+        return text
     if text == "":
         return "%"
     if text in (".", ".."):
@@ -51,6 +53,8 @@ def scalar_text(value: Any) -> str | None:
     """Return the text of a tag's value as `by-tag` shows it: strings bare, other scalars as JSON; else None."""
     if isinstance(value, str):
         return value
+    if type(value) is int:
+        return str(value)
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     return None
@@ -65,7 +69,7 @@ def tag_entries(tags: Mapping[str, Any], above: str = "") -> Iterator[tuple[str,
         encoded = encode_name(key)
         if encoded is None:
             continue
-        name = above + encoded.replace(".", "%2E")
+        name = above + (encoded.replace(".", "%2E") if "." in encoded else encoded)
         if isinstance(value, Mapping):
             yield from tag_entries(value, name + ".")
         elif (text := scalar_text(value)) is not None:

@@ -1,0 +1,142 @@
+"""What the system says is mounted, and what a config refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from octuefs import mounts
+from octuefs.config import MountConfig, SourceConfig, check_mount, check_mount_point, check_source
+from octuefs.errors import BadValue
+from octuefs.model.paths import CloudLocation, LocalLocation
+
+
+def test_a_config_survives_the_way_to_the_daemon() -> None:
+    config = MountConfig(
+        SourceConfig("/a/\udcff ,b", recursive=False, anonymous=True, metadata_ttl=2.5),
+        "/m",
+        read_only=True,
+        allow_other=True,
+        views=False,
+        list_views=True,
+        log_level="DEBUG",
+    )
+    assert MountConfig.from_json(config.to_json()) == config
+
+
+# --- sources and mount points
+
+
+@pytest.mark.parametrize("ttl", [-1.0, float("inf"), float("nan")])
+def test_a_time_to_live_that_is_no_duration_is_refused(tmp_path: Path, ttl: float) -> None:
+    with pytest.raises(BadValue, match="--metadata-ttl"):
+        check_source(SourceConfig(str(tmp_path), metadata_ttl=ttl))
+
+
+def test_a_cloud_source_is_left_to_its_store() -> None:
+    check_source(SourceConfig("gs://some-bucket/some/path"))
+
+
+def test_a_good_folder_on_a_good_folder_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "point").mkdir()
+    check_mount(MountConfig(SourceConfig(str(tmp_path / "source")), str(tmp_path / "point")))
+
+
+def test_a_mount_point_that_reaches_the_source_through_a_link_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(source / "inner")
+    with pytest.raises(BadValue, match="lies in the source"):
+        check_mount_point(str(tmp_path / "link"), LocalLocation(str(source)))
+
+
+def test_a_mount_point_beside_the_source_with_a_longer_name_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data2").mkdir()
+    check_mount_point(str(tmp_path / "data2"), LocalLocation(str(tmp_path / "data")))
+
+
+def test_a_mount_point_above_its_source_is_refused_because_it_is_not_empty(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    with pytest.raises(BadValue, match="not empty"):
+        check_mount_point(str(tmp_path), LocalLocation(str(tmp_path / "source")))
+
+
+def test_an_empty_folder_takes_a_cloud_source(tmp_path: Path) -> None:
+    check_mount_point(str(tmp_path), CloudLocation("bucket", "path"))
+
+
+# --- mountinfo
+
+MOUNTINFO = rb"""22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
+30 22 0:5 / /proc rw,nosuid shared:5 - proc proc rw
+31 22 0:40 / /mnt/with\040space rw,nosuid,nodev,relatime shared:9 - fuse.octuefs gs://bucket/a\040path rw,user_id=0
+32 22 0:41 / /mnt/tab\011and\134back\012line ro,nosuid shared:9 master:2 - fuse.octuefs /s\134ource ro,user_id=0
+33 22 0:42 / /mnt/\303\251\040\377 rw - fuse.rclone remote: rw
+34 22 0:43 / /mnt/twice rw - tmpfs tmpfs rw
+35 34 0:44 / /mnt/twice rw - fuse.octuefs /on/top rw
+36 22 0:45 / /mnt/raw""" + "é".encode() + rb""" rw - fuse.octuefs none rw
+"""
+
+
+@pytest.fixture
+def mountinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mountinfo"
+    path.write_bytes(MOUNTINFO)
+    monkeypatch.setattr(mounts, "_MOUNTINFO", path)
+
+
+@pytest.mark.usefixtures("mountinfo")
+def test_escaped_names_are_read_as_they_are() -> None:
+    assert [mount.mount_point for mount in mounts.mounts()] == [
+        "/",
+        "/proc",
+        "/mnt/with space",
+        "/mnt/tab\tand\\back\nline",
+        "/mnt/é \udcff",
+        "/mnt/twice",
+        "/mnt/twice",
+        "/mnt/raw\xe9",
+    ]
+
+
+@pytest.mark.usefixtures("mountinfo")
+def test_a_mount_tells_its_type_source_and_options() -> None:
+    mount = mounts.mount_at("/mnt/with space")
+    assert mount == mounts.Mount(
+        "/mnt/with space", "fuse.octuefs", "gs://bucket/a path", "rw,nosuid,nodev,relatime"
+    )
+    assert mount.is_ours
+    assert mounts.mounts()[3].source == "/s\\ource"
+
+
+@pytest.mark.usefixtures("mountinfo")
+def test_other_file_systems_are_not_ours() -> None:
+    assert [mount.is_ours for mount in mounts.mounts()] == [False, False, True, True, False, False, True, True]
+
+
+@pytest.mark.usefixtures("mountinfo")
+def test_the_topmost_of_two_mounts_on_one_point_is_told() -> None:
+    mount = mounts.mount_at("/mnt/twice")
+    assert mount is not None
+    assert mount.source == "/on/top"
+
+
+@pytest.mark.usefixtures("mountinfo")
+def test_a_path_lies_in_the_deepest_mount_above_it() -> None:
+    for path, source in (
+        ("/mnt/with space", "gs://bucket/a path"),
+        ("/mnt/with space/a/b", "gs://bucket/a path"),
+        ("/mnt/with spaces/a", "/dev/root"),
+        ("/mnt/twice/x", "/on/top"),
+        ("/elsewhere", "/dev/root"),
+        ("/", "/dev/root"),
+    ):
+        mount = mounts.mount_above(path)
+        assert mount is not None
+        assert (path, mount.source) == (path, source)
+
+
+@pytest.mark.usefixtures("mountinfo")
+def test_a_path_that_is_no_mount_point_has_no_mount() -> None:
+    assert mounts.mount_at("/mnt/with space/a") is None
