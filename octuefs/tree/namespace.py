@@ -22,6 +22,7 @@ from octuefs.tree.virtual import (
     ControlPanel,
     OneNode,
     TextNode,
+    has_metadata,
     hash_text,
     hashes_size,
     hashes_text,
@@ -119,14 +120,13 @@ class Namespace:
         return None
 
     def _metadata_node(self, scope: Scope, path: str) -> Node | None:
-        text = metadata_text(scope)
-        if text is None:
+        if not has_metadata(scope):
             return None
-        return TextNode(self.dataset, path, lambda: text, volatile=False, permissions=0o644)
+        return TextNode(self.dataset, path, lambda: metadata_text(scope), volatile=False, permissions=0o644)
 
     def listed_virtual(self, scope: Scope, path: str) -> Iterable[DirectoryEntry]:
         """Yield the virtual names that the directory of `scope` lists."""
-        if (scope.is_view or self.dataset.in_cloud) and metadata_text(scope) is not None:
+        if (scope.is_view or self.dataset.in_cloud) and has_metadata(scope):
             yield DirectoryEntry(METADATA_NAME, virtual_inode(f"{path}/{METADATA_NAME}"), stat.S_IFREG)
         if self.views and self.list_views and is_root(scope):
             for name in VIEWS:
@@ -194,7 +194,7 @@ class ScopeDirectory(Branch):
             return self.namespace.directory(scope.down(name), f"{self.path}/{name}")
         if isinstance(entry, Datafile):
             return DatafileNode(self._dataset, entry, in_view=False)
-        if name == METADATA_NAME and self._dataset.in_cloud and metadata_text(scope) is not None:
+        if name == METADATA_NAME and self._dataset.in_cloud and has_metadata(scope):
             return None
         return OtherNode(self._dataset, entry.info)
 
@@ -221,7 +221,7 @@ class ScopeDirectory(Branch):
                 if dataset.in_cloud and name == SIGNED_METADATA_NAME:
                     continue
                 entries[name] = self._folder_entry(name, entry)
-            elif name != METADATA_NAME or not dataset.in_cloud or metadata_text(scope) is None:
+            elif name != METADATA_NAME or not dataset.in_cloud or not has_metadata(scope):
                 entries[name] = DirectoryEntry(name, entry.info.inode, entry.info.mode)
         return entries
 

@@ -57,7 +57,8 @@ class Scope:
 
     def ordered(self, order: Ordering) -> "Scope":
         """Return the flat view in an order; it replaces one that was there."""
-        return replace(self, origin=self.folder, order=order)
+        needs_hashes = self.needs_hashes or order.attribute == "hash_value"
+        return replace(self, origin=self.folder, order=order, needs_hashes=needs_hashes)
 
     def contains(self, path: str) -> bool:
         """Say whether a path of the dataset lies below this directory's folder."""
@@ -68,7 +69,7 @@ class Scope:
 
         :raise OctuefsError: where a file cannot be read
         """
-        if self.needs_hashes:
+        if self.needs_hashes and self.dataset.index.unhashed:
             self.dataset.hashed_members(self.origin, ())
 
     def members(self) -> list[Datafile]:
@@ -90,31 +91,31 @@ class Scope:
 
     def children(self) -> dict[str, Datafile | None]:
         """Return the names of a view's directory; None stands for a folder. (Not for real folders.)"""
-        if self.order is not None:
-            return dict(self.numbered())
         self.settle()
-        tree = self.dataset.index.subset_tree(self.origin, self.queries)
-        return tree.get(self.folder, {})
+        return self.settled_children()
 
-    def numbered(self) -> dict[str, Datafile | None]:
+    def settled_children(self) -> dict[str, Datafile | None]:
+        """Return the same after `settle`; memory work alone, so it may be asked under the index's lock."""
+        if self.order is not None:
+            return self._numbered(self.order)
+        return self.dataset.index.subset_tree(self.origin, self.queries).get(self.folder, {})
+
+    def _numbered(self, order: Ordering) -> dict[str, Datafile | None]:
         """Return the datafiles of a flat view by their numbered names, in order."""
-        order = self.order
-        assert order is not None, "only an ordered view is numbered"
-        if order.attribute == "hash_value":
-            self.hashed_members()
-        members = self.members()
+        index = self.dataset.index
 
         def compute() -> dict[str, Datafile | None]:
+            members = index.members(self.folder, self.queries)
             ordered = order.sort(members, lambda datafile: path_bytes(datafile.path))
             digits = max(_LEAST_DIGITS, len(str(len(ordered))))
             return {f"{number:0{digits}}_{datafile.name}": datafile for number, datafile in enumerate(ordered, 1)}
 
-        return self.dataset.index.cached(("order", self.folder, self.queries, order), compute)
+        return index.cached(("order", self.folder, self.queries, order), compute)
 
     def shown_paths(self) -> Iterable[tuple[str, Datafile]]:
         """Yield (path relative to this directory, datafile) for each datafile in and below it."""
         if self.order is not None:
-            for name, datafile in self.numbered().items():
+            for name, datafile in self.children().items():
                 if datafile is not None:
                     yield name, datafile
             return
@@ -125,5 +126,5 @@ class Scope:
     def shown_path(self, datafile: Datafile) -> str:
         """Return where one member is shown, relative to this directory."""
         if self.order is not None:
-            return next(name for name, shown in self.numbered().items() if shown is datafile)
+            return next(name for name, shown in self.children().items() if shown is datafile)
         return os.path.relpath(datafile.path, self.folder) if self.folder else datafile.path

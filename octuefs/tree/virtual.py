@@ -1,7 +1,7 @@
 """Virtual files: texts made from the facts, links made from them, and the control panel `.octuefs/`."""
 
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from octuefs.datafile import NO_METADATA, Datafile
@@ -188,36 +188,36 @@ def hashes_size(scope: Scope) -> int:
     return total
 
 
-def metadata_text(scope: Scope) -> bytes | None:
-    """Return the text of `.octue` for a directory, or None where there is no metadata."""
-    index = scope.dataset.index
+def has_metadata(scope: Scope) -> bool:
+    """Say whether a directory has a `.octue`, without making its text."""
+    scope.settle()
+    return bool(scope.is_top and scope.dataset.metadata is not None) or any(True for _ in _described(scope))
 
-    def compute() -> bytes | None:
-        records = _records(scope)
+
+def metadata_text(scope: Scope) -> bytes:
+    """Return the text of `.octue` for a directory that has metadata."""
+
+    def compute() -> bytes:
         dataset = scope.dataset.metadata if scope.is_top else None
-        if not records and dataset is None:
-            return None
         if dataset is not None and scope.is_view:
             dataset = replace(dataset, files=None)
-        return encode_octue(OctueDocument(records, dataset))
+        return encode_octue(OctueDocument(dict(_described(scope)), dataset))
 
+    scope.settle()
+    return scope.dataset.index.cached((METADATA_NAME, scope), compute)
+
+
+def _described(scope: Scope) -> Iterator[tuple[str, DatafileMetadata]]:
+    """Yield name and metadata of each datafile directly in a directory that has any; the scope is settled."""
     if scope.is_view:
-        scope.children()  # sees to hashes that its queries need, outside of the index's lock
-    return index.cached((METADATA_NAME, scope), compute)
-
-
-def _records(scope: Scope) -> dict[str, DatafileMetadata]:
-    if scope.is_view:
-        shown = scope.children()
+        shown = scope.settled_children()
     else:
         folder = scope.dataset.index.folder(scope.folder)
         children = folder.children.items() if folder is not None else ()
         shown = {name: child for name, child in children if isinstance(child, Datafile)}
-    return {
-        name: datafile.metadata
-        for name, datafile in shown.items()
-        if datafile is not None and datafile.metadata != NO_METADATA
-    }
+    for name, datafile in shown.items():
+        if datafile is not None and datafile.metadata != NO_METADATA:
+            yield name, datafile.metadata
 
 
 def _only_member(scope: Scope) -> str:
