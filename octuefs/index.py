@@ -154,6 +154,8 @@ class Index:
                 return
             self._hashes_published += 1
             self.unhashed.discard(datafile.row)
+            if datafile.crc32c is not None:
+                self.by_hash[datafile.hash_value].discard(datafile.row)
             datafile.crc32c = crc32c
             self.by_hash.setdefault(datafile.hash_value, BitMap()).add(datafile.row)
 

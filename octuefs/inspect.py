@@ -6,6 +6,7 @@ from typing import Any
 
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset
+from octuefs.errors import from_os_error
 from octuefs.launch import size_text
 from octuefs.model.filters import Filter
 from octuefs.model.metadata import timestamp_text
@@ -87,12 +88,19 @@ def datafile_facts(datafile: Datafile) -> dict[str, Any]:
 
 
 def mounted_attributes(path: str) -> dict[str, Any] | None:
-    """Return every `user.octue.*` attribute of a path in a mount of ours, or None where it is in none."""
+    """Return every `user.octue.*` attribute of a path in a mount of ours, or None where it is in none.
+
+    :raise OctuefsError: where nothing stands there
+    """
     if "://" in path:
         return None
     mount = mount_above(os.path.abspath(path))
-    if mount is None or not mount.is_ours or not os.path.lexists(path):
+    if mount is None or not mount.is_ours:
         return None
+    try:
+        os.lstat(path)
+    except OSError as error:
+        raise from_os_error(error, path) from error
     names = DIRECTORY_NAMES if os.path.isdir(path) else DATAFILE_NAMES
     facts = {"path": os.path.abspath(path), "mount": mount.mount_point, "source": mount.source}
     for name in names:

@@ -1,5 +1,6 @@
 """What the interop tests mount: datasets that the SDK itself writes, and golden ones."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +97,13 @@ FILES = {
 DATASET = {
     "name": "Årø wind farm / 1",
     "labels": ["site", "north"],
-    "tags": {"turbines": 4, "owner": "Ørsted", "position": {"lat": 54.9, "long": 9.7}, "years": [2020, 2021], "z": None},
+    "tags": {
+        "turbines": 4,
+        "owner": "Ørsted",
+        "position": {"lat": 54.9, "long": 9.7},
+        "years": [2020, 2021],
+        "z": None,
+    },
 }
 
 NAMELESS_FILES = {
@@ -174,3 +181,29 @@ ORDERED_VIEWS = (
     ViewCase("2020/order-by/name", (), below="2020/"),
 )
 """Flat, with names of their own: the set's hash is the SDK's all the same."""
+
+
+# --- mounts
+
+
+MOUNTS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
+    **{
+        f"{store} written in {zone}": (f"{store} written", zone, ())
+        for store in ("local", "cloud")
+        for zone in ("UTC", "America/New_York", "Asia/Kolkata")
+    },
+    "local nameless": ("local nameless", "Asia/Kolkata", ()),
+    "cloud nameless": ("cloud nameless", "America/New_York", ()),
+    **{
+        f"{store} case{number}": (f"{store} case{number}", "UTC", ())
+        for store in ("local", "cloud")
+        for number in GOLDEN
+    },
+    "local written, not recursive": ("local written", "UTC", ("--no-recursive",)),
+    "cloud written, not recursive": ("cloud written", "UTC", ("--no-recursive",)),
+}
+"""By name: source, the daemon's zone, options."""
+
+WHOLE_MOUNTS = [name for name in MOUNTS if "not recursive" not in name]
+WRITTEN_MOUNTS = [name for name in WHOLE_MOUNTS if "written" in name]
+FLAT_MOUNTS = [name for name in MOUNTS if "not recursive" in name]

@@ -38,7 +38,14 @@ TEXT_ATTRIBUTES = ["name", "extension", "hash_value", "tags__maker", "tags__seri
                    "tags__nested__deep__0__text"]  # fmt: skip
 NUMBER_ATTRIBUTES = ["size_bytes", "posix_timestamp", "tags__cluster", "tags__ratio", "tags__items__0", "tags__items__-1__0",
                      "timestamp__minute", "timestamp__microsecond"]  # fmt: skip
-CONSTANT_ATTRIBUTES = ["exists_locally", "exists_in_cloud", "tags__ok", "tags__nothing", "tags__items__3", "tags__items__4"]
+CONSTANT_ATTRIBUTES = [
+    "exists_locally",
+    "exists_in_cloud",
+    "tags__ok",
+    "tags__nothing",
+    "tags__items__3",
+    "tags__items__4",
+]
 ITERABLE_ATTRIBUTES = ["tags", "tags__items", "tags__nested", "tags__nested__a", "tags__blank", "tags__one_of"]
 
 SPECIAL = [
@@ -72,7 +79,9 @@ def _by_tables() -> Iterator[tuple[str, str, str]]:
     for part, form in itertools.product(PARTS, ("equals", "in")):
         yield from (("timestamp", f"{part}_{form}", value) for value in PART_VALUES)
     # A tag that is of another type in every file, asked for with everything.
-    yield from itertools.product(["tags__mixed"], ANY, [*TEXTS[::3], *NUMBERS[::2], *CONSTANTS[:2], *CONTAINED[::4], *MOMENTS[:2]])
+    yield from itertools.product(
+        ["tags__mixed"], ANY, [*TEXTS[::3], *NUMBERS[::2], *CONSTANTS[:2], *CONTAINED[::4], *MOMENTS[:2]]
+    )
 
 
 def expressions() -> list[str]:

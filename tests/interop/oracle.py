@@ -87,9 +87,13 @@ def describe_file(file):
 def stored_record(thing):
     """What is stored of a dataset or datafile; the SDK invents an ID where there is none."""
     if thing.exists_in_cloud:
-        return thing._cloud_metadata.get("custom_metadata", {}) if isinstance(thing, Datafile) else thing._cloud_metadata
+        return (
+            thing._cloud_metadata.get("custom_metadata", {}) if isinstance(thing, Datafile) else thing._cloud_metadata
+        )
     records = load_local_metadata_file(thing)
-    return (records.get("datafiles", {}).get(thing.name) if isinstance(thing, Datafile) else records.get("dataset")) or {}
+    return (
+        records.get("datafiles", {}).get(thing.name) if isinstance(thing, Datafile) else records.get("dataset")
+    ) or {}
 
 
 def metadata_hash(thing):

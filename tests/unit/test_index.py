@@ -427,12 +427,11 @@ class Model:
     """The same facts as a dictionary of objects and marked folders; what a bucket holds."""
 
     objects: dict[str, Datafile]
-    others: set[str]
     marked: set[str]
 
     def folders(self) -> set[str]:
         implied = {
-            above for path in (*self.objects, *self.others, *self.marked) for above in _above(path)
+            above for path in (*self.objects, *self.marked) for above in _above(path)
         }
         return implied | self.marked
 
@@ -452,7 +451,7 @@ class CloudIndex(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.index = Index()
-        self.model = Model({}, set(), set())
+        self.model = Model({}, set())
 
     @rule(path=PATHS, labels=LABELS, tags=TAGS, timestamp=TIMES, crc32c=HASHES, size=st.integers(0, 9))
     def see_object(

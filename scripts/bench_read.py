@@ -1,0 +1,193 @@
+"""The benchmark of reading: `scripts/bench [local] [cloud]`.
+
+Local: a dataset of 20,000 small files with metadata, and a file of 1 GiB, through the mount and from the source
+folder itself. Cloud: 2,000 objects on a fake-gcs-server of this machine, through octuefs and through
+`rclone mount` beside it. Prints a table; `--json FILE` writes the figures too.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.gcs import GcsServer
+from support.mounting import mounted, mounts_below, remove, run_folder
+
+FILES = 20_000
+FILES_PER_FOLDER = 200
+OBJECTS = 2_000
+GIB = 1 << 30
+BLOCK = 1 << 20
+ROUNDS = 3
+
+Row = tuple[str, str, str, str]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long `work` takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> None:
+    """Run a command to its end, its output thrown away."""
+    subprocess.run(list(map(str, command)), cwd=cwd, stdout=subprocess.DEVNULL, check=True)
+
+
+def make_dataset(root: Path) -> None:
+    """Write 20,000 files in folders of 200, each with a record in its folder's `.octue`."""
+    for folder in range(FILES // FILES_PER_FOLDER):
+        place = root / f"turbine-{folder:03}"
+        place.mkdir(parents=True)
+        records = {}
+        for number in range(FILES_PER_FOLDER):
+            name = f"part-{number:04}.csv"
+            (place / name).write_text(f"{folder},{number}\n" * 20)
+            records[name] = {
+                "id": f"{folder:08x}-0000-4000-8000-{number:012x}",
+                "timestamp": {"_type": "datetime", "value": f"2024-{folder % 12 + 1:02}-{number % 28 + 1:02}T00:00:00"},
+                "tags": {"turbine": folder, "height": number % 100 / 2},
+                "labels": {"_type": "set", "items": ["even" if number % 2 == 0 else "odd", "x"]},
+                "sdk_version": "0.69.1",
+            }
+        (place / ".octue").write_text(json.dumps({"datafiles": records}, indent=4) + "\n")
+
+
+def read_file(path: Path) -> None:
+    """Read a file from start to end in pieces of 1 MiB."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(BLOCK):
+            pass
+
+
+def daemon_memory(mount_point: Path) -> float:
+    """Return the daemon's resident memory in MB."""
+    pid = json.loads((mount_point / ".octuefs/status").read_text())["pid"]
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1000
+
+
+def bench_local(work: Path) -> list[Row]:
+    """Measure the mount of a local folder."""
+    source, large = work / "dataset", work / "large"
+    make_dataset(source)
+    large.mkdir()
+    with (large / "file").open("wb") as file:
+        block = os.urandom(BLOCK)
+        for _ in range(GIB // BLOCK):
+            file.write(block)
+    rows: list[Row] = []
+    find = lambda place: seconds(lambda: run("find", place, "-ls"))  # noqa: E731
+
+    started = time.perf_counter()
+    with mounted(source) as mount:
+        run("ls", mount)
+        first_ls = time.perf_counter() - started
+        rows.append((f"mount until first ls, {FILES:,} files", f"{first_ls:.2f} s", "", "< 2 s"))
+        run("find", source, "-ls")
+        plain = statistics.median(find(source) for _ in range(ROUNDS))
+        first = find(mount)
+        second = statistics.median(find(mount) for _ in range(ROUNDS))
+        rows.append(("find -ls, first", f"{first:.2f} s", f"{first / plain:.1f}x the source", ""))
+        rows.append(("find -ls, again", f"{second:.2f} s", f"{second / plain:.1f}x the source", "<= 2x"))
+        view = statistics.median(seconds(lambda: run("find", mount / "by-label/x")) for _ in range(ROUNDS))
+        rows.append((f"find by-label/x, {FILES:,} files", f"{1000 * view:.0f} ms", "", "< 200 ms"))
+        hashing = seconds((mount / ".hash").read_bytes)
+        rows.append((f"cat .hash, {FILES:,} files, none known", f"{hashing:.2f} s", "", ""))
+        rows.append(("daemon memory after all this", f"{daemon_memory(mount):.0f} MB", "", "< 150 MB"))
+    with mounted(source) as mount:
+        rows.append(("cat .hash after a remount", f"{seconds((mount / '.hash').read_bytes):.2f} s", "", ""))
+    with mounted(large) as mount:
+        read_file(large / "file")
+        plain = statistics.median(seconds(lambda: read_file(large / "file")) for _ in range(ROUNDS))
+        first = seconds(lambda: read_file(mount / "file"))
+        second = statistics.median(seconds(lambda: read_file(mount / "file")) for _ in range(ROUNDS))
+        for what, took, goal in (("first", first, ">= 250 MB/s"), ("again", second, ">= 1,000 MB/s")):
+            speed = f"{GIB / 1e6 / took:,.0f} MB/s"
+            rows.append((f"1 GiB sequential, {what}", speed, f"{plain / took:.2f} of the source's speed", goal))
+    return rows
+
+
+@contextmanager
+def rclone_mounted(server: GcsServer, bucket: str, mount: Path) -> Iterator[Path]:
+    """Mount a bucket with rclone beside octuefs; ends its process afterwards."""
+    mount.mkdir()
+    remote = f":gcs,anonymous=true,endpoint='{server.endpoint}/storage/v1/':{bucket}"
+    command = [shutil.which("rclone") or Path(sys.executable).with_name("rclone"), "mount", remote, mount, "--read-only"]
+    process = subprocess.Popen(list(map(str, command)))
+    try:
+        deadline = time.monotonic() + 30
+        while not mounts_below(mount):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("bench: rclone mount did not come up")
+            time.sleep(0.02)
+        yield mount
+    finally:
+        subprocess.run(["fusermount3", "-u", str(mount)], check=False)
+        process.wait(timeout=20)
+
+
+def bench_cloud(work: Path) -> list[Row]:
+    """Measure the mount of a bucket against rclone's."""
+    rows: list[Row] = []
+    with GcsServer() as server:
+        server.create_bucket("bench")
+        with ThreadPoolExecutor(4) as pool:
+            names = [f"turbine-{number % 20:02}/part-{number:04}.csv" for number in range(OBJECTS)]
+            list(pool.map(lambda name: server.put("bench", name, b"1,2,3\n"), names))
+
+        def measure(mount_time: float, mount: Path) -> tuple[float, float, float]:
+            first = seconds(lambda: run("find", mount, "-ls"))
+            again = statistics.median(seconds(lambda: run("find", mount, "-ls")) for _ in range(ROUNDS))
+            return mount_time, first, again
+
+        started = time.perf_counter()
+        with mounted("gs://bench", environment=server.environment) as mount:
+            ours = measure(time.perf_counter() - started, mount)
+        started = time.perf_counter()
+        with rclone_mounted(server, "bench", work / "rclone") as mount:
+            theirs = measure(time.perf_counter() - started, mount)
+    goals = ("", "<= 1.5x", "")
+    for what, our, their, goal in zip(("mount", "find -ls, first", "find -ls, again"), ours, theirs, goals, strict=True):
+        label = f"{what}, {OBJECTS:,} objects"
+        rows.append((label, f"{our:.2f} s", f"{our / their:.1f}x rclone mount ({their:.2f} s)", goal))
+    return rows
+
+
+def main() -> None:
+    """Run the parts that the arguments name, and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="local|cloud", help="what to measure (default: all)")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    parts = {"local": bench_local, "cloud": bench_cloud}
+    chosen = options.parts or list(parts)
+    if unknown := set(chosen) - set(parts):
+        parser.error(f"unknown part: {', '.join(sorted(unknown))}")
+    rows: list[Row] = []
+    try:
+        for name in chosen:
+            with tempfile.TemporaryDirectory(prefix="octuefs-bench-") as work:
+                rows += [(f"{name}: {what}", *rest) for what, *rest in parts[name](Path(work))]
+    finally:
+        remove(run_folder())
+    head: Row = ("what", "octuefs", "against", "goal")
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(4)]
+    for row in [head, tuple("-" * width for width in widths), *rows]:
+        print("| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) + " |")
+    if options.json:
+        options.json.write_text(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
