@@ -50,6 +50,8 @@ LARGEST_METADATA_FILE = 1 << 30
 _ATTEMPTS = 5
 _RETRY_SECONDS = 5.0
 """How soon a refresh that failed is tried again."""
+_LONGEST_WAIT_SECONDS = 20.0
+"""How long an answer waits for a store that is slow to be listed, before it is given from the old facts."""
 _LEAST_TTL = 1.0
 """Look-ups and listings are not asked of the store more often than this, whatever the TTL (seconds)."""
 
@@ -77,6 +79,8 @@ class Dataset:
         self._refresh_lock = threading.Lock()
         self._refreshing: Future[None] | None = None
         self._refreshed_at = 0.0
+        self._failed_at: float | None = None
+        """When the latest refresh failed, None where it did not."""
         self._links: set[str] = set()
         self._root_info = store.stat("")
 
@@ -127,16 +131,17 @@ class Dataset:
             self._synchronise("", None)
         except OctuefsError as error:
             self.report.failure(f"could not re-read {self.location}: {error}")
-            ttl = max(self.metadata_ttl, _LEAST_TTL)
-            self._refreshed_at = started - ttl + min(ttl, _RETRY_SECONDS)
+            self._failed_at = time.monotonic()
             raise
         self._refreshed_at = started
+        self._failed_at = None
 
     def expire(self) -> None:
         """Make sure that what is known of a cloud dataset is no older than its TTL.
 
         From half of the TTL on the store is re-read in the background, so that those who keep asking never
-        wait. A store that does not answer leaves the old facts standing; the report says so.
+        wait. A store that does not answer leaves the old facts standing, and nobody waits for it twice; the
+        report says so.
         """
         if not self.in_cloud:
             return
@@ -144,16 +149,20 @@ class Dataset:
         age = time.monotonic() - self._refreshed_at
         if age < ttl / 2:
             return
+        if self._failed_at is not None:
+            if time.monotonic() - self._failed_at >= _RETRY_SECONDS:
+                self.refresh()
+            return
         refreshing = self.refresh()
         if age >= ttl:
             try:
-                refreshing.result()
-            except OctuefsError:
+                refreshing.result(_LONGEST_WAIT_SECONDS)
+            except (OctuefsError, TimeoutError):
                 logger.debug("serving what was known of %s", self.location)
 
     def changed(self, paths: Iterable[str]) -> "Future[None]":
         """Look at single paths of the store again and publish what they are now."""
-        return self._keeper.submit(self._look_at, sorted(set(paths)))
+        return self._keeper.submit(self._look_at, set(paths))
 
     def notice(self, path: str, version: object) -> None:
         """Have a path looked at again, in the background, if its known version is not `version`."""
@@ -183,17 +192,24 @@ class Dataset:
         self._keeper.shutdown(wait=False, cancel_futures=True)
         self.hasher.close()
 
-    def _look_at(self, paths: list[str]) -> None:
+    def _look_at(self, paths: set[str]) -> None:
         changes: list[Change] = []
         documents: dict[str, OctueDocument] = {}
-        for path in paths:
-            if name_of(path) == METADATA_NAME and not self.in_cloud:
-                self._synchronise(parent_of(path), None, only_folder=True)
-                continue
+        for path in sorted(paths):
             if not self.recursive and "/" in path:
                 continue
-            changes.extend(self._change_at(path, documents))
-        changes.extend(self._changes_of_links(documents))
+            try:
+                if name_of(path) == METADATA_NAME and not self.in_cloud:
+                    self._synchronise(parent_of(path), None, only_folder=True)
+                else:
+                    changes.extend(self._change_at(path, documents))
+            except NotFound:
+                logger.debug("%s went away while it was looked at; the word of that is on its way", path)
+            except OctuefsError as error:
+                self.report.set_problems(path, [str(error)])
+            except Exception:
+                logger.exception("could not look at %s", path)
+        changes.extend(self._changes_of_links())
         if changes:
             self.index.publish(changes)
 
@@ -212,7 +228,7 @@ class Dataset:
         if info.kind is Kind.FOLDER:
             if not self.recursive:
                 return
-            if not isinstance(known, Folder) or known.info is None:
+            if not isinstance(known, Folder) or known.info is None or known.info.inode != info.inode:
                 self._synchronise(path, None)
             else:
                 yield FolderSeen(info)
@@ -231,7 +247,7 @@ class Dataset:
                 documents[folder] = self._read_document(folder)
             yield self._classify(info, documents[folder].datafiles.get(name_of(path)))
 
-    def _changes_of_links(self, documents: dict[str, OctueDocument]) -> Iterator[Change]:
+    def _changes_of_links(self) -> Iterator[Change]:
         """Look again at where symbolic links lead: their targets may have changed without them."""
         for path in sorted(self._links):
             known = self.index.entry(path)
@@ -453,6 +469,6 @@ class Dataset:
         if self.metadata_ttl <= 0:
             present = self.store.stat(info.path)
             if present.version != info.version:
-                self.changed([info.path])
+                self.changed([info.path]).result()
                 info = present
         return SequentialReader(self.store.open(info), info, lambda: self.changed([info.path]))

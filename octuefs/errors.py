@@ -71,13 +71,13 @@ class Conflict(OctuefsError):
 class NotUnique(OctuefsError):
     """A name that must stand for one datafile stands for several."""
 
-    errno = errno.ENOTUNIQ
+    errno = getattr(errno, "ENOTUNIQ", errno.EEXIST)  # macOS has no such number
 
 
 class NoAttribute(OctuefsError):
     """The extended attribute is not set."""
 
-    errno = errno.ENODATA
+    errno = getattr(errno, "ENOATTR", errno.ENODATA)  # macOS has a number of its own for it
 
 
 class BadValue(OctuefsError, ValueError):

@@ -30,6 +30,8 @@ from octuefs.tree.namespace import ControlFiles, Namespace
 logger = logging.getLogger(__name__)
 
 _SHOWN_SKIPPED = 100
+_KERNEL_SECONDS = 0.5
+"""How long the kernel may answer from what it knows; with the watcher's moment a change shows within a second."""
 
 Announce = Callable[[dict[str, Any]], None]
 """Told `{"seen": n}` while a source is read and `{"mounted": {...}}` once the mount answers."""
@@ -201,6 +203,7 @@ def serve(config: MountConfig, announce: Announce) -> None:
             source_name=str(dataset.location),
             read_only=config.read_only,
             allow_other=config.allow_other,
+            kernel_seconds=min(_KERNEL_SECONDS, config.source.metadata_ttl) if dataset.in_cloud else _KERNEL_SECONDS,
             mounted=lambda: announce({"mounted": mount.summary()}),
         )
     logger.info("unmounted %s", config.mount_point)

@@ -52,9 +52,12 @@ class Operations:
         """The node of the mount's root."""
         return self._namespace.root
 
-    @property
     def version(self) -> int:
-        """A number that changes when a path may lead to another node than before."""
+        """Return a number that changes when a path may lead to another node than before.
+
+        What is known of a cloud dataset is brought up to date first, where its time has come.
+        """
+        self._dataset.expire()
         return self._dataset.index.version
 
     def note_failure(self, call: str, path: str, error: Exception) -> None:
@@ -69,7 +72,6 @@ class Operations:
 
         :raise NotFound: where there is none
         """
-        self._dataset.expire()
         return parent.lookup(name)
 
     def getattr(self, node: Node) -> Attributes:
@@ -96,7 +98,6 @@ class Operations:
 
     def opendir(self, node: Node) -> int:
         """Open a directory: what it lists now is what its handle will list."""
-        self._dataset.expire()
         return self._directories.add(DirectoryHandle(node, list(node.entries())))
 
     def readdir(self, handle: int) -> Sequence[DirectoryEntry]:

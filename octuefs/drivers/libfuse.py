@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 CACHED_NODES = 65_536
 CACHED_MISSES = 16_384
 MISS_SECONDS = 0.25
-KERNEL_SECONDS = 0.5
-"""How long the kernel may keep names and attributes: libfuse 2 cannot tell it of a change."""
 _NAME_MAX = 255
 _PATH_CODEC = "octuefs-path"
 
@@ -80,7 +78,9 @@ class LibfuseAdapter:
     # --- paths to nodes
 
     def _resolve(self, path: str) -> Node:
-        version = self._operations.version
+        return self._resolve_at(self._operations.version(), path)
+
+    def _resolve_at(self, version: int, path: str) -> Node:
         with self._lock:
             known = self._nodes.get(path)
             if known is not None and known[0] == version:
@@ -91,7 +91,7 @@ class LibfuseAdapter:
             node = self._operations.root
         else:
             above, _, name = path.rpartition("/")
-            parent = self._resolve(above or "/")
+            parent = self._resolve_at(version, above or "/")
             try:
                 node = self._operations.lookup(parent, name)
             except NotFound:
@@ -225,9 +225,12 @@ def serve(
     source_name: str,
     read_only: bool,
     allow_other: bool,
+    kernel_seconds: float,
     mounted: Callable[[], None],
 ) -> None:
     """Mount and answer until unmounted or told to end by SIGINT, SIGTERM or SIGHUP; then unmount.
+
+    For `kernel_seconds` the kernel may keep names and attributes: libfuse 2 cannot tell it of a change.
 
     :raise OctuefsError: where libfuse refuses to mount (its own words are on stderr)
     """
@@ -241,8 +244,8 @@ def serve(
         "big_writes": True,
         "hard_remove": True,
         "auto_cache": True,
-        "entry_timeout": KERNEL_SECONDS,
-        "attr_timeout": KERNEL_SECONDS,
+        "entry_timeout": kernel_seconds,
+        "attr_timeout": kernel_seconds,
         "ac_attr_timeout": 0,
         "max_readahead": IO_BYTES,
         "ro": read_only,

@@ -80,8 +80,8 @@ def test_attributes_of_datafiles_are_what_the_sdk_says(
 ) -> None:
     for path, file in said_of_sources[MOUNTS[mount][0]]["files"].items():
         here = mounts[mount] / path
-        if here.is_symlink() and not here.exists():
-            continue
+        if here.is_symlink():
+            continue  # the kernel gives the attributes of what it leads to
         assert text(here, "hash") == file["hash"], path
         assert text(here, "metadata_hash") == file["metadata_hash"], path
         assert text(here, "labels") == (" ".join(file["labels"]) or None), path
