@@ -157,8 +157,10 @@ class Dataset:
         if age >= ttl:
             try:
                 refreshing.result(_LONGEST_WAIT_SECONDS)
-            except (OctuefsError, TimeoutError):
+            except OctuefsError:
                 logger.debug("serving what was known of %s", self.location)
+            except TimeoutError:
+                self._failed_at = time.monotonic()
 
     def changed(self, paths: Iterable[str]) -> "Future[None]":
         """Look at single paths of the store again and publish what they are now."""

@@ -2,7 +2,7 @@
 
 The local store calls, with the descriptor of a dataset's root and a relative path; a new descriptor leaves,
 or an OSError as of openat2(2): EXDEV where the path would leave the root, ELOOP where it goes through a
-symbolic link that is not to be followed. On Linux the kernel does it in one call (openat2, Linux 5.6);
+symbolic link, which no call here ever follows. On Linux the kernel does it in one call (openat2, Linux 5.6);
 where that call is missing or forbidden, the path is walked component by component. Any thread may call.
 """
 
@@ -10,9 +10,7 @@ import ctypes
 import errno
 import os
 import platform
-import stat
 import sys
-from collections import deque
 
 O_PATH: int = getattr(os, "O_PATH", os.O_RDONLY)
 """Opens a place without reading it; systems without it open for reading."""
@@ -21,14 +19,10 @@ _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
-_FOLLOWING = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
-_NOT_FOLLOWING = _FOLLOWING | _RESOLVE_NO_SYMLINKS
+_RESOLVE = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS
 
 _MOST_TRIES = 64
-"""Tries where the kernel says EAGAIN: a rename raced with a ".." of the path, or a lease is being broken."""
-
-_MOST_LINKS = 40
-"""Symbolic links in one path, as in the kernel (MAXSYMLINKS)."""
+"""Tries where the kernel says EAGAIN: a lease is being broken."""
 
 _LONGEST_PATH = 4095
 """Bytes that one system call takes (PATH_MAX without its NUL); longer paths are opened in pieces."""
@@ -46,19 +40,19 @@ _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
 _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
 
-_hows: dict[tuple[int, bool], tuple[_OpenHow, int]] = {}
-"""Structures by (flags, follow) with their addresses: the kernel only reads them, so threads share them."""
+_hows: dict[int, tuple[_OpenHow, int]] = {}
+"""Structures by flags with their addresses: the kernel only reads them, so threads share them."""
 
 
-def _how(flags: int, follow: bool) -> tuple[_OpenHow, int]:
+def _how(flags: int) -> tuple[_OpenHow, int]:
     """Return the structure for these flags and its address."""
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, _FOLLOWING if follow else _NOT_FOLLOWING)
-    return _hows.setdefault((flags, follow), (how, ctypes.addressof(how)))
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE)
+    return _hows.setdefault(flags, (how, ctypes.addressof(how)))
 
 
-def _openat2(root_fd: int, path: bytes, flags: int, follow: bool) -> int:
+def _openat2(root_fd: int, path: bytes, flags: int) -> int:
     """Call openat2(2) until it does not ask for another try."""
-    address = (_hows.get((flags, follow)) or _how(flags, follow))[1]
+    address = (_hows.get(flags) or _how(flags))[1]
     for _ in range(_MOST_TRIES):
         fd: int = _syscall(_SYS_OPENAT2, root_fd, path, address, _HOW_SIZE)
         if fd >= 0:
@@ -74,7 +68,7 @@ def _kernel_has_openat2() -> bool:
     if sys.platform != "linux" or platform.machine() == "alpha":
         return False
     try:
-        os.close(_openat2(-100, b".", O_PATH, True))  # -100 is AT_FDCWD
+        os.close(_openat2(-100, b".", O_PATH))  # -100 is AT_FDCWD
     except OSError as error:
         return error.errno not in (errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG)
     return True
@@ -84,13 +78,13 @@ use_openat2 = _kernel_has_openat2()
 """Whether the kernel resolves paths; False walks them here (tests set it)."""
 
 
-def open_beneath(root_fd: int, path: str, flags: int, *, follow: bool = False) -> int:
+def open_beneath(root_fd: int, path: str, flags: int) -> int:
     """Open `path` beneath the folder `root_fd` and return a descriptor, close-on-exec always.
 
-    `path` is relative, "" the root itself. Symbolic links are followed only with `follow`, and only inside
-    the root; without it a link at the end opens with O_PATH | O_NOFOLLOW and is ELOOP otherwise.
+    `path` is relative and has no "..", "" is the root itself. A symbolic link at the end opens with
+    O_PATH | O_NOFOLLOW; everywhere else a link is ELOOP.
 
-    :raise OSError: as openat2(2) does
+    :raise OSError: as openat2(2) does; EXDEV for a path that is absolute or has ".."
     """
     try:
         name = path.encode("utf-8", "surrogateescape")
@@ -98,96 +92,50 @@ def open_beneath(root_fd: int, path: str, flags: int, *, follow: bool = False) -
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
     if b"\0" in name:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    if name.startswith(b"/") or (b".." in name and b".." in name.split(b"/")):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
     if not use_openat2:
-        return walk_beneath(root_fd, path, flags, follow=follow)
+        return walk_beneath(root_fd, name, flags)
     if len(name) > _LONGEST_PATH:
-        return _open_in_pieces(root_fd, name, flags, follow)
-    return _openat2(root_fd, name or b".", flags, follow)
+        return _open_in_pieces(root_fd, name, flags)
+    return _openat2(root_fd, name or b".", flags)
 
 
-def _open_in_pieces(root_fd: int, path: bytes, flags: int, follow: bool) -> int:
-    """Open a path that is too long for one call: folder by folder in pieces that each fit.
-
-    A link that leads out of its piece but not out of the root is refused (EXDEV), which errs to the safe side.
-    """
+def _open_in_pieces(root_fd: int, path: bytes, flags: int) -> int:
+    """Open a path that is too long for one call: folder by folder in pieces that each fit."""
     folder = os.dup(root_fd)
     try:
         while len(path) > _LONGEST_PATH:
             cut = path.rfind(b"/", 0, _LONGEST_PATH + 1)
             if cut <= 0:
                 raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-            deeper = _openat2(folder, path[:cut], O_PATH | os.O_DIRECTORY, follow)
+            deeper = _openat2(folder, path[:cut], O_PATH | os.O_DIRECTORY)
             os.close(folder)
             folder, path = deeper, path[cut + 1 :].lstrip(b"/") or b"."
-        return _openat2(folder, path, flags, follow)
+        return _openat2(folder, path, flags)
     finally:
         os.close(folder)
 
 
-def walk_beneath(root_fd: int, path: str, flags: int, *, follow: bool = False) -> int:
-    """Do what `open_beneath` does with one openat(2) per component, none of which follows a link.
-
-    Links are read and resolved here. As no call follows one, a folder that is swapped for a link in between
-    fails with ELOOP instead of leading out.
-    """
-    if path.startswith("/"):
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-    pending = deque(_components(path))
-    walked: list[str] = []
-    links = 0
+def walk_beneath(root_fd: int, path: bytes, flags: int) -> int:
+    """Do what `open_beneath` does with one openat(2) per component, none of which follows a link."""
+    *folders, name = [part for part in path.split(b"/") if part not in (b"", b".")] or [b"."]
     folder = os.dup(root_fd)
     try:
-        while pending:
-            name = pending.popleft()
-            if name == "..":
-                if not walked:
-                    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-                walked.pop()
-                folder = _replace(folder, _descend(root_fd, walked))
-                continue
-            if _is_link(folder, name) and (pending or not flags & os.O_NOFOLLOW):
-                links += 1
-                if not follow or links > _MOST_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-                target = os.readlink(name, dir_fd=folder)
-                if target.startswith("/"):
-                    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-                pending.extendleft(reversed(_components(target)))
-                continue
-            if not pending:
-                return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            folder = _replace(folder, _open_folder(folder, name))
-            walked.append(name)
-        return os.open(".", flags | os.O_CLOEXEC, dir_fd=folder)
+        for part in folders:
+            deeper = _refusing_links(folder, part, O_PATH | os.O_DIRECTORY)
+            os.close(folder)
+            folder = deeper
+        return _refusing_links(folder, name, flags)
     finally:
         os.close(folder)
 
 
-def _components(path: str) -> list[str]:
-    return [part for part in path.split("/") if part not in ("", ".")]
-
-
-def _is_link(folder: int, name: str) -> bool:
-    return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-
-
-def _open_folder(folder: int, name: str) -> int:
-    return os.open(name, O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-
-
-def _descend(root_fd: int, names: list[str]) -> int:
-    """Open the folder that `names`, none of them a link, lead to."""
-    folder = os.dup(root_fd)
+def _refusing_links(folder: int, name: bytes, flags: int) -> int:
+    """Open one name; a link is ELOOP, also where the system says ENOTDIR of it."""
     try:
-        for name in names:
-            folder = _replace(folder, _open_folder(folder, name))
-    except BaseException:
-        os.close(folder)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except NotADirectoryError:
+        if os.path.islink(f"/proc/self/fd/{folder}/{os.fsdecode(name)}"):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
         raise
-    return folder
-
-
-def _replace(old: int, new: int) -> int:
-    """Close `old` and return `new`."""
-    os.close(old)
-    return new

@@ -350,10 +350,9 @@ def test_no_path_leads_out(folder: Folder, path: str) -> None:
     (folder.path / "root").symlink_to("../../../../../../../../..")
     root = os.open(folder.path, os.O_RDONLY)
     try:
-        for follow in (False, True):
-            with pytest.raises(OSError, match="link") as caught:
-                os.close(open_beneath(root, path, os.O_RDONLY, follow=follow))
-            assert caught.value.errno is not None
+        with pytest.raises(OSError, match="link") as caught:
+            os.close(open_beneath(root, path, os.O_RDONLY))
+        assert caught.value.errno is not None
     finally:
         os.close(root)
 
@@ -369,7 +368,6 @@ def test_both_ways_of_opening_agree(folder: Folder) -> None:
         "d",
         "d/e/f",
         "d/./e//f",
-        "d/../d",
         "l",
         "dl",
         "dl/e/f",
@@ -380,11 +378,11 @@ def test_both_ways_of_opening_agree(folder: Folder) -> None:
         "d/e/f/x",
         "no",
     ]
-    flags = [os.O_RDONLY, os.O_RDONLY | os.O_NOFOLLOW, beneath.O_PATH | os.O_NOFOLLOW, beneath.O_PATH, os.O_DIRECTORY]
+    flags = [os.O_RDONLY, os.O_RDONLY | os.O_NOFOLLOW, beneath.O_PATH | os.O_NOFOLLOW, os.O_DIRECTORY]
 
-    def outcome(opens: object, path: str, flag: int, follow: bool) -> object:
+    def outcome(opens: Callable[[int, str, int], int], path: str, flag: int) -> object:
         try:
-            fd = opens(root, path, flag, follow=follow)  # type: ignore[operator]
+            fd = opens(root, path, flag)
         except OSError as error:
             return error.errno
         facts = os.fstat(fd)
@@ -393,11 +391,8 @@ def test_both_ways_of_opening_agree(folder: Folder) -> None:
 
     for path in paths:
         for flag in flags:
-            for follow in (False, True):
-                assert outcome(open_beneath, path, flag, follow) == outcome(walk_beneath, path, flag, follow), (
-                    path,
-                    flag,
-                )
+            walked = outcome(lambda root, path, flag: walk_beneath(root, path.encode(), flag), path, flag)
+            assert outcome(open_beneath, path, flag) == walked, (path, flag)
     os.close(root)
 
 

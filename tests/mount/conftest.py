@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
@@ -25,6 +26,8 @@ def new_source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         name = f"octuefs-{uuid.uuid4().hex[:12]}"
         server.create_bucket(name)
         yield CloudSource(Bucket(server, name))
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda item: server.delete(name, item["name"]), server.list(name)))
         server.delete_bucket(name)
 
     return make
