@@ -211,8 +211,10 @@ class Dataset:
                 self.report.set_problems(path, [str(error)])
             except Exception:
                 logger.exception("could not look at %s", path)
-        changes.extend(self._changes_of_links())
         if changes:
+            self.index.publish(changes)
+        # Only now: these ask the index, and what was just looked at may be a link itself.
+        if changes := list(self._changes_of_links()):
             self.index.publish(changes)
 
     def _change_at(self, path: str, documents: dict[str, OctueDocument]) -> Iterator[Change]:
@@ -380,14 +382,21 @@ class Dataset:
         path = join(folder, METADATA_NAME)
         try:
             document, problems = decode_octue(self.store.read_small(path, LARGEST_METADATA_FILE))
-        except NotFound:
-            document, problems = OctueDocument(), []
         except OctuefsError as error:
-            document, problems = OctueDocument(), [f"its metadata cannot be read: {error}"]
+            # Nothing there is no problem; a FIFO or a link to nothing is.
+            missing = isinstance(error, NotFound) and not self._stands_at(path)
+            document, problems = OctueDocument(), [] if missing else [f"its metadata cannot be read: {error}"]
         self.report.set_problems(path, problems)
         if not folder:
             self.metadata = document.dataset
         return document
+
+    def _stands_at(self, path: str) -> bool:
+        try:
+            self.store.stat(path)
+        except OctuefsError:
+            return False
+        return True
 
     def _read_dataset_record(self, info: ObjectInfo | None) -> None:
         if info is None:

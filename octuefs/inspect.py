@@ -12,6 +12,7 @@ from octuefs.model.filters import Filter
 from octuefs.model.metadata import timestamp_text
 from octuefs.model.ordering import Ordering
 from octuefs.model.paths import path_bytes
+from octuefs.model.values import stored_form
 from octuefs.mounts import mount_above
 from octuefs.report import printable
 from octuefs.tree.queries import Satisfies
@@ -29,7 +30,7 @@ def dataset_facts(dataset: Dataset, progress: Callable[[int], None]) -> dict[str
             "name": dataset.name,
             "id": dataset.id,
             "labels": sorted(stored.labels) if stored else [],
-            "tags": dict(stored.tags) if stored else {},
+            "tags": stored_form(stored.tags) if stored else {},
             "files": len(index.datafiles),
             "size_bytes": index.total_bytes,
             "hash": value,
@@ -83,7 +84,7 @@ def datafile_facts(datafile: Datafile) -> dict[str, Any]:
         "size_bytes": datafile.size_bytes,
         "timestamp": timestamp_text(datafile.timestamp) if datafile.timestamp else None,
         "labels": sorted(datafile.labels),
-        "tags": dict(datafile.tags),
+        "tags": stored_form(datafile.tags),
     }
 
 

@@ -218,7 +218,9 @@ def _commands(mount: _Mount) -> dict[str, Callable[[], dict[str, Any]]]:
 
 
 def start_logging(path: Path | None, level: str) -> None:
-    """Log to a file, or to stderr where `path` is None; other libraries' noise only from warnings on."""
+    """Log to a file (0600), or to stderr where `path` is None; other libraries' noise only from warnings on."""
+    if path is not None:
+        path.touch(mode=0o600)
     handler: logging.Handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"))
     root = logging.getLogger()

@@ -5,7 +5,7 @@ number of threads. Reading only: each change is refused with EROFS, but writing 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from octuefs.errors import (
@@ -16,6 +16,7 @@ from octuefs.errors import (
     ReadOnly,
     StoreUnavailable,
     TimedOut,
+    Unsupported,
 )
 from octuefs.handles import BadHandle, ControlHandle, DirectoryHandle, HandleTable, ReadHandle
 from octuefs.report import Report, printable
@@ -83,7 +84,12 @@ class Operations:
         return node.read_link()
 
     def getxattr(self, node: Node, name: str) -> bytes:
-        """Return the value of an extended attribute."""
+        """Return the value of an extended attribute.
+
+        :raise Unsupported: for `system.*`, whatever the node is
+        """
+        if name.startswith("system."):
+            raise Unsupported(f"{name}: attributes of this name cannot be kept here")
         return node.get_xattr(name)
 
     def listxattr(self, node: Node) -> list[str]:
@@ -147,6 +153,11 @@ class Operations:
     def node_of(self, handle: int) -> Node:
         """Return the node of an open file, for fstat(2)."""
         return self._files.get(handle).node
+
+    def version_of(self, handle: int) -> Hashable:
+        """Return the version of a file open for reading, as it stands now."""
+        opened = self._files.get(handle)
+        return opened.source.version() if isinstance(opened, ReadHandle) else None
 
     def release(self, handle: int) -> None:
         """Close a file."""

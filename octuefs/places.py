@@ -17,6 +17,8 @@ def _private(path: Path) -> Path:
 
 def _slug(mount_point: str) -> str:
     real = os.path.join(os.path.realpath(os.path.dirname(mount_point)), os.path.basename(mount_point))
+    if os.path.islink(real):  # otherwise nothing touches the mount itself, which may be a dead one
+        real = os.path.realpath(real)
     return blake2b(os.fsencode(real), digest_size=8).hexdigest()
 
 

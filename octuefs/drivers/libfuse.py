@@ -13,6 +13,7 @@ from typing import Any
 
 from cachetools import LRUCache, TTLCache
 
+from octuefs.drivers.pages import PageCaches
 from octuefs.errors import NotFound, OctuefsError, to_errno
 from octuefs.operations import IO_BYTES, Operations
 from octuefs.tree.node import Attributes, Node
@@ -30,6 +31,8 @@ CACHED_NODES = 65_536
 CACHED_MISSES = 16_384
 MISS_SECONDS = 0.25
 _NAME_MAX = 255
+_UNKNOWN_INODE = 0xFFFFFFFF
+"""What libfuse itself says where it knows no number; glibc's readdir would leave out an entry with 0."""
 _PATH_CODEC = "octuefs-path"
 
 
@@ -61,6 +64,7 @@ class LibfuseAdapter:
         self._lock = threading.Lock()
         self._nodes: LRUCache[str, tuple[int, Node]] = LRUCache(CACHED_NODES)
         self._misses: TTLCache[str, int] = TTLCache(CACHED_MISSES, ttl=MISS_SECONDS)
+        self._pages = PageCaches(CACHED_NODES, operations.version_of)
 
     def __call__(self, operation: str, *arguments: Any) -> Any:
         """Run one operation and turn whatever it raises into an OSError with an errno."""
@@ -152,12 +156,18 @@ class LibfuseAdapter:
         """opendir(3)."""
         return self._operations.opendir(self._resolve(path))
 
-    def readdir(self, _path: str | None, handle: int) -> Iterator[tuple[str, dict[str, int], int]]:
+    def readdir(self, path: str | None, handle: int) -> Iterator[tuple[str, dict[str, int], int]]:
         """readdir(3): without offsets, so libfuse keeps the one snapshot and its positions."""
-        yield ".", {"st_mode": 0o040000}, 0
-        yield "..", {"st_mode": 0o040000}, 0
+        yield ".", {"st_ino": self._inode(path), "st_mode": 0o040000}, 0
+        yield "..", {"st_ino": self._inode(path and (path.rpartition("/")[0] or "/")), "st_mode": 0o040000}, 0
         for entry in self._operations.readdir(handle):
             yield entry.name, {"st_ino": entry.inode, "st_mode": entry.mode}, 0
+
+    def _inode(self, path: str | None) -> int:
+        try:
+            return self._operations.getattr(self._resolve(path)).inode if path else _UNKNOWN_INODE
+        except OctuefsError:
+            return _UNKNOWN_INODE
 
     def releasedir(self, _path: str | None, handle: int) -> None:
         """closedir(3)."""
@@ -170,6 +180,9 @@ class LibfuseAdapter:
         opened = self._operations.open(self._resolve(path), info.flags)
         info.fh = opened.handle
         info.direct_io = opened.direct
+        if not opened.direct:
+            caching = self._pages.opened(path, opened.handle)
+            info.keep_cache, info.direct_io = caching.keep, caching.direct
         return 0
 
     def read(self, _path: str | None, size: int, offset: int, info: Any) -> bytes:
@@ -190,6 +203,7 @@ class LibfuseAdapter:
 
     def release(self, _path: str | None, info: Any) -> None:
         """The last close(2)."""
+        self._pages.released(info.fh)
         self._operations.release(info.fh)
 
     # --- changes
@@ -235,7 +249,8 @@ def serve(
     :raise OctuefsError: where libfuse refuses to mount (its own words are on stderr)
     """
     options: dict[str, Any] = {
-        "fsname": source_name.replace(",", "\\,"),
+        # Backslashes first, or a path such as `a\,suid` would add an option of its own.
+        "fsname": source_name.replace("\\", "\\\\").replace(",", "\\,"),
         "subtype": "octuefs",
         "default_permissions": True,
         "nosuid": True,
@@ -243,10 +258,8 @@ def serve(
         "use_ino": True,
         "big_writes": True,
         "hard_remove": True,
-        "auto_cache": True,
         "entry_timeout": kernel_seconds,
         "attr_timeout": kernel_seconds,
-        "ac_attr_timeout": 0,
         "max_readahead": IO_BYTES,
         "ro": read_only,
         "allow_other": allow_other,

@@ -4,8 +4,11 @@ watchdog's threads note paths; one thread of ours gathers them for a moment and 
 never followed. Where the system has no watches left, the folder is scanned again and again instead.
 """
 
+import ctypes
 import logging
 import os
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +25,7 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +36,8 @@ _SCAN_SHARE = 5
 """Scanning may take one part in this many of the time."""
 BURST_EVENTS = 4096
 """After more events than this at once some may have been lost (the kernel queues 16,384): all is read again."""
+
+_IN_DELETE_SELF = 0x400
 
 _HEARD: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
@@ -58,8 +64,9 @@ class Watcher(FileSystemEventHandler):
         self._condition = threading.Condition()
         self._paths: set[str] = set()
         self._events = 0
+        self._new_folders = False
         self._stopping = False
-        self._observer = Observer()
+        self._observer: BaseObserver | None = None
         self._thread: threading.Thread | None = None
         self.how = "none"
         """How changes are heard of: "inotify" (or the system's like), or "scanning"."""
@@ -67,16 +74,15 @@ class Watcher(FileSystemEventHandler):
     def start(self) -> None:
         """Begin to listen, or to scan where the system cannot watch."""
         try:
+            self._observer = Observer()
             self._observer.schedule(self, self._root, recursive=self._recursive, event_filter=_HEARD)
             self._observer.start()
+            if self._recursive:
+                _prove_watches_left()
             self.how, work = "inotify", self._gather
         except OSError as error:
-            logger.warning(
-                "cannot watch %s (%s); it is scanned instead. More watches: sysctl fs.inotify.max_user_watches",
-                self._root,
-                error,
-            )
-            self.how, work = "scanning", self._scan
+            self._fall_back(error)
+            work = self._scan
         self._thread = threading.Thread(target=work, name="watcher", daemon=True)
         self._thread.start()
 
@@ -85,11 +91,25 @@ class Watcher(FileSystemEventHandler):
         with self._condition:
             self._stopping = True
             self._condition.notify()
-        if self.how == "inotify":
-            self._observer.stop()
-            self._observer.join(timeout=2)
+        self._stop_observer()
         if self._thread is not None:
             self._thread.join(timeout=2)
+
+    def _fall_back(self, error: OSError) -> None:
+        logger.warning(
+            "cannot watch %s (%s); it is scanned instead. More watches: sysctl fs.inotify.max_user_watches",
+            self._root,
+            error.strerror,
+        )
+        self._stop_observer()
+        self.how = "scanning"
+
+    def _stop_observer(self) -> None:
+        with self._condition:
+            observer, self._observer = self._observer, None
+        if observer is not None and observer.is_alive():
+            observer.stop()
+            observer.join(timeout=2)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Take one event from watchdog."""
@@ -98,6 +118,7 @@ class Watcher(FileSystemEventHandler):
                 if path:
                     self._paths.add(os.path.relpath(os.fsdecode(path), self._root))
             self._events += 1
+            self._new_folders |= isinstance(event, DirCreatedEvent | DirMovedEvent)
             self._condition.notify()
 
     def _gather(self) -> None:
@@ -107,10 +128,18 @@ class Watcher(FileSystemEventHandler):
             time.sleep(GATHER_SECONDS)
             with self._condition:
                 if self._stopping:
-                    return
+                    return None
                 paths, self._paths = self._paths, set()
                 events, self._events = self._events, 0
+                new_folders, self._new_folders = self._new_folders, False
             paths.discard(".")
+            if new_folders:
+                try:
+                    _prove_watches_left()
+                except OSError as error:
+                    self._fall_back(error)
+                    self._rescan()
+                    return self._scan()
             if events > BURST_EVENTS:
                 self._rescan()
             elif paths:
@@ -126,3 +155,20 @@ class Watcher(FileSystemEventHandler):
             started = time.monotonic()
             self._rescan()
             pause = max(SCAN_SECONDS, _SCAN_SHARE * (time.monotonic() - started))
+
+
+def _prove_watches_left() -> None:
+    """Take one more watch and give it back: watchdog passes over folders that it cannot watch without a word.
+
+    :raise OSError: where the system has none left
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    watches = libc.inotify_init1(os.O_CLOEXEC)
+    try:
+        if watches < 0 or libc.inotify_add_watch(watches, os.fsencode(tempfile.gettempdir()), _IN_DELETE_SELF) < 0:
+            raise OSError(ctypes.get_errno(), "the system has no inotify watches left")
+    finally:
+        if watches >= 0:
+            os.close(watches)

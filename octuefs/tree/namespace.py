@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from octuefs.datafile import Datafile
 from octuefs.dataset import METADATA_NAME, SIGNED_METADATA_NAME, Dataset
-from octuefs.errors import NotFound
+from octuefs.errors import NameTooLong, NotFound
 from octuefs.index import Folder
-from octuefs.model.paths import join, path_bytes
+from octuefs.model.paths import NAME_MAX, join, path_bytes
 from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Node, virtual_inode
 from octuefs.tree.real import DatafileNode, OtherNode
 from octuefs.tree.scope import Scope
@@ -171,6 +171,8 @@ class ScopeDirectory(Branch):
             found = self.namespace.virtual(self.scope, self.path, name)
         if found is None and not self.scope.is_view and self._dataset.find_unseen(join(self.scope.folder, name)):
             found = self._own(name)
+        if found is None and len(path_bytes(name)) > NAME_MAX:
+            raise NameTooLong(f"{self.path}/{name}: a name has at most {NAME_MAX} bytes")
         if found is None:
             raise NotFound(f"{self.path}/{name}: no such file or folder")
         return found

@@ -144,6 +144,8 @@ def foreign_xattr(dataset: Dataset, path: str, name: str) -> bytes:
     :raise NoAttribute: where it is not set
     :raise Unsupported: where it can never be
     """
+    if name.startswith(PREFIX):
+        raise NoAttribute(f"{name} is not set")
     if dataset.in_cloud or not name.startswith("user."):
         raise _foreign_refusal(name)
     return dataset.store.get_xattr(path, name)

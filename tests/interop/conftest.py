@@ -96,12 +96,12 @@ def mounts(sources: Sources) -> Iterator[Mapping[str, Path]]:
         entered.append(context)
         return mountpoint
 
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(6) as pool:
         try:
             yield dict(zip(contexts, pool.map(enter, contexts.values()), strict=True))
         finally:
             pool.shutdown(wait=True)
-            with ThreadPoolExecutor(3) as other:
+            with ThreadPoolExecutor(6) as other:
                 list(other.map(lambda context: context.__exit__(None, None, None), entered))
 
 

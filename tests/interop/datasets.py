@@ -120,11 +120,15 @@ EXTRA_FILES = {b"caf\xe9.csv": b"latin", b"new\nline \\ name.csv": b"n"}
 
 @dataclass(frozen=True)
 class ViewCase:
-    """`path` in the mount; the SDK's steps (see `oracle.select`) to the same files; the real folder it is in."""
+    """`path` in the mount; the SDK's steps (see `oracle.select`) to the same files; the real folder it is in.
+
+    `is_top` where the path ends with a view, and so the dataset's own record is there.
+    """
 
     path: str
     steps: tuple[dict[str, Any], ...]
     below: str = ""
+    is_top: bool = True
 
     def __str__(self) -> str:
         return self.path
@@ -165,13 +169,16 @@ VIEWS = (
     ViewCase("filter/timestamp__hour_in=[5,23]", (_all("timestamp__hour_in=[5,23]"),)),
     ViewCase("not/filter/size_bytes__gt=3", (_not("size_bytes__gt=3"),)),
     ViewCase("by-label/a/by-ext/csv", (LABELLED_A, _all("extension=csv"))),
-    ViewCase("by-ext/csv/not/by-label/a/filter/size_bytes=1", (_all("extension=csv"), _not("labels__contains=a"), _all("size_bytes=1"))),
-    ViewCase("by-ext/csv/by-label/a/2020", (LABELLED_A, _all("extension=csv")), below="2020/"),
+    ViewCase(
+        "by-ext/csv/not/by-label/a/filter/size_bytes=1",
+        (_all("extension=csv"), _not("labels__contains=a"), _all("size_bytes=1")),
+    ),
+    ViewCase("by-ext/csv/by-label/a/2020", (LABELLED_A, _all("extension=csv")), below="2020/", is_top=False),
     ViewCase("2020/by-label/a", (LABELLED_A,), below="2020/"),
-    ViewCase("2020/winter", (), below="2020/winter/"),
+    ViewCase("2020/winter", (), below="2020/winter/", is_top=False),
     ViewCase("2020/winter/not/by-ext/csv", (_not("extension=csv"),), below="2020/winter/"),
     ViewCase("filter/size_bytes__gt=99999", (_all("size_bytes__gt=99999"),)),
-)  # fmt: skip
+)
 
 ORDERED_VIEWS = (
     ViewCase("order-by/name", ()),

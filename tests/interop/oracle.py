@@ -10,9 +10,9 @@ import functools
 import json
 import os
 import sys
-from datetime import date, datetime, time, timezone
+from datetime import UTC, datetime, time
 
-from octue.mixins.filterable import TYPE_FILTERS
+from octue.mixins.filterable import INTERFACE_FILTERS, TYPE_FILTERS
 from octue.mixins.hashable import Hashable
 from octue.resources import Datafile, Dataset
 from octue.resources.label import LabelSet
@@ -86,14 +86,11 @@ def describe_file(file):
 
 def stored_record(thing):
     """What is stored of a dataset or datafile; the SDK invents an ID where there is none."""
+    is_file = isinstance(thing, Datafile)
     if thing.exists_in_cloud:
-        return (
-            thing._cloud_metadata.get("custom_metadata", {}) if isinstance(thing, Datafile) else thing._cloud_metadata
-        )
+        return thing._cloud_metadata.get("custom_metadata", {}) if is_file else thing._cloud_metadata
     records = load_local_metadata_file(thing)
-    return (
-        records.get("datafiles", {}).get(thing.name) if isinstance(thing, Datafile) else records.get("dataset")
-    ) or {}
+    return (records.get("datafiles", {}).get(thing.name) if is_file else records.get("dataset")) or {}
 
 
 def metadata_hash(thing):
@@ -176,7 +173,7 @@ def as_utc(value):
     if isinstance(value, list):
         return [as_utc(item) for item in value]
     if isinstance(value, (datetime, time)) and value.tzinfo is None:
-        return value.replace(tzinfo=timezone.utc)
+        return value.replace(tzinfo=UTC)
     return value
 
 
@@ -214,25 +211,18 @@ def moments(value, action):
         return value
 
 
-def order(path, attribute, reverse, steps=()):
-    """[path, value] pairs in the SDK's order, of the files that have the attribute and satisfy the steps."""
+def order(path, attribute, reverse, expressions):
+    """[path, value] pairs in the SDK's order, of the files that satisfy all expressions."""
     dataset = load(path)
-    wanted = set(select(path, steps)["files"])
-    having = []
-    for file in dataset.files:
-        try:
-            value = get_nested_attribute(file, attribute)
-        except AttributeError:
-            continue
-        if value is not None and relative(dataset, file) in wanted:
-            having.append(file)
-    ordered = type(dataset.files)(having).order_by(attribute, reverse=reverse)
-    return [[relative(dataset, file), text_of(get_nested_attribute(file, attribute))] for file in ordered]
+    chosen = [file for file in dataset.files if all(satisfies(file, expression) for expression in expressions)]
+    ordered = type(dataset.files)(chosen).order_by(attribute, reverse=reverse)
+    name = ".".join(attribute.split("__"))
+    return [[relative(dataset, file), text_of(get_nested_attribute(file, name))] for file in ordered]
 
 
 def actions():
     """Every action that some attribute has, in the SDK."""
-    return sorted({name for table in TYPE_FILTERS.values() for name in table})
+    return sorted({name for table in [*TYPE_FILTERS.values(), *INTERFACE_FILTERS.values()] for name in table})
 
 
 if __name__ == "__main__":

@@ -20,6 +20,10 @@ FILTERS = (
 ZONES = {"local": "America/New_York", "cloud": "Asia/Kolkata"}
 
 
+def options_of(filters: tuple[str, ...]) -> list[str]:
+    return [part for text in filters for part in ("--filter", text)]
+
+
 @pytest.fixture(scope="module")
 def said(sources: Sources) -> Mapping[tuple[str, ...], Any]:
     """By dataset and arguments: the output of the commands, all of them run once, two at a time."""
@@ -29,8 +33,8 @@ def said(sources: Sources) -> Mapping[tuple[str, ...], Any]:
         *((name, "hash", "--no-recursive") for name in LISTED),
         *((name, "ls", "--json") for name in LISTED),
         *((name, "ls", "--json", "--order-by", "-size_bytes") for name in LISTED),
-        *((name, "ls", "--json", *(part for it in those for part in ("--filter", it))) for name in LISTED for those in FILTERS),
-    ]  # fmt: skip
+        *((name, "ls", "--json", *options_of(those)) for name in LISTED for those in FILTERS),
+    ]
 
     def run(arguments: tuple[str, ...]) -> Any:
         name, command, *options = arguments
@@ -110,8 +114,7 @@ def test_ls_filters_and_orders_as_the_sdk_does(
         ]
     )
     for those, subset in zip(FILTERS, subsets, strict=True):
-        options = [part for it in those for part in ("--filter", it)]
-        listed = sorted(facts["path"] for facts in said[(name, "ls", "--json", *options)])
+        listed = sorted(facts["path"] for facts in said[(name, "ls", "--json", *options_of(those))])
         assert listed == subset["files"]
         assert listed
     sizes = [str(facts["size_bytes"]) for facts in said[name, "ls", "--json", "--order-by", "-size_bytes"]]

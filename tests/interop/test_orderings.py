@@ -1,5 +1,6 @@
 """`order-by` puts values in the order in which the SDK's `order_by` does."""
 
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -79,7 +80,7 @@ def test_values_stand_in_the_sdk_s_order(
     ordered: Mapping[Any, Any],
 ) -> None:
     attribute, expressions = ordering
-    expected = ordered[store, attribute, expressions, reverse]
+    expected = [(path, json.loads(value)) for path, value in ordered[store, attribute, expressions, reverse]]
     values = dict(expected)
     root = mounts[f"{store} written in UTC"]
     flat = f"{'-' if reverse else ''}{attribute}"
@@ -88,7 +89,7 @@ def test_values_stand_in_the_sdk_s_order(
     for view in (above / "order-by" / flat, *([below] if expressions else [])):
         paths = paths_in_order(root, view)
         assert [values[path] for path in paths] == [value for _, value in expected]
-        for one, other in zip(paths, paths[1:], strict=False):
+        for one, other in itertools.pairwise(paths):
             if values[one] == values[other]:
                 assert os.fsencode(one) < os.fsencode(other), "ties are by path, in both directions"
 

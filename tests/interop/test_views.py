@@ -72,7 +72,7 @@ def test_the_sdk_loads_a_view_as_a_dataset(
         for path, file in said["files"].items():
             assert file == source["files"][view.below + path], path
         assert said["hash"] == expected["hash"]
-        if view.steps:
+        if view.is_top:
             assert {key: said[key] for key in ("id", "name", "labels", "tags", "metadata_hash")} == {
                 key: source[key] for key in ("id", "name", "labels", "tags", "metadata_hash")
             }
@@ -89,9 +89,8 @@ def test_an_ordered_view_has_the_set_s_hash_and_the_files_metadata(
     said_of_subsets: Mapping[tuple[str, str], Any],
 ) -> None:
     expected = said_of_subsets[store, view.path]
-    by_content = {
-        (file["hash"], file["metadata_hash"]) for file in said_of_sources[f"{store} written"]["files"].values()
-    }
+    files = said_of_sources[f"{store} written"]["files"].values()
+    by_content = {(file["hash"], file["metadata_hash"]) for file in files}
     for name in mounts_of(store):
         folder = mounts[name] / view.path
         assert (folder / ".hash").read_text() == expected["hash"] + "\n"

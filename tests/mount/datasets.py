@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import google_crc32c
+import pytest
 
 from support.gcs import Bucket, GcsServer
 from support.mounting import mounted, run_folder
@@ -238,7 +240,7 @@ def files_in(top: Path) -> set[str]:
 
 
 def document(path: Path) -> dict[str, Any]:
-    """What a `.octue` file says, with the IDs of files that have none stored left out as they are."""
+    """What a `.octue` file says."""
     answer: dict[str, Any] = json.loads(path.read_bytes())
     return answer
 
@@ -257,9 +259,6 @@ def wait_until(look: Callable[[], T], seconds: float = 10) -> T:
 @contextlib.contextmanager
 def fails_with(number: int) -> Iterator[None]:
     """The system call inside fails with this errno."""
-    try:
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))) as failure:
         yield
-    except OSError as error:
-        assert error.errno == number, f"{error} instead of {os.strerror(number)}"
-    else:
-        raise AssertionError(f"nothing failed; {os.strerror(number)} was expected")
+    assert failure.value.errno == number

@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of a GCS server that counts requests and can make them fail, for tests of a mount's manners."""
+"""An HTTP proxy in front of a GCS server that counts requests and can make them fail, for tests."""
 
 import http.client
 import threading

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import stat
 import subprocess
@@ -195,7 +194,7 @@ def test_what_octuefs_keeps_for_itself_is_private(source: Path) -> None:
         log = Path(os.readlink(f"/proc/{pid_of(point)}/fd/2"))
         assert log.parent == folders["log"]
         assert stat.S_IMODE(log.stat().st_mode) == 0o600
-        assert f"mounted {source} on {point}" in log.read_text()
+        wait_until(lambda: f"mounted {source} on {point}" in log.read_text())
         assert stat.S_IMODE((folders["cache"] / "hashes.sqlite").stat().st_mode) == 0o600
         for path in folders["runtime"].iterdir():
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or stat.S_ISSOCK(path.stat().st_mode)
@@ -224,19 +223,23 @@ def test_an_empty_prefix_is_mounted_and_said_to_be_empty(bucket: Bucket, point: 
     assert run_octuefs("unmount", point).returncode == 0
 
 
-def test_a_cloud_mount_names_its_source_and_no_secret(bucket: Bucket) -> None:
+def test_a_cloud_mount_names_its_source_and_no_secret(bucket: Bucket, tmp_path: Path) -> None:
     bucket.put("d/a.csv", b"1")
-    with mounted(f"{bucket.url}/d", environment=bucket.environment) as point:
+    key = tmp_path / "key.json"
+    key.write_text(
+        json.dumps({"type": "authorized_user", "client_id": "c", "client_secret": "s3cret", "refresh_token": "t"})
+    )
+    environment = {**bucket.environment, "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
+    with mounted(f"{bucket.url}/d", "--log-level", "debug", environment=environment) as point:
         assert mount_of(point).source == f"{bucket.url}/d"
-        credentials = json.loads(Path(bucket.environment["GOOGLE_APPLICATION_CREDENTIALS"]).read_text())
         arguments = Path(f"/proc/{pid_of(point)}/cmdline").read_text()
         log = Path(os.readlink(f"/proc/{pid_of(point)}/fd/2")).read_text()
         shown = arguments + log + (point / ".octuefs/status").read_text()
-        assert credentials["client_id"] not in shown
+        assert "s3cret" not in shown
 
 
 @pytest.mark.parametrize(
-    "name", ["with space", "with,comma", "naïve-名前", "back\\slash", "a,b\\,c d", "opt=val,ro", "new\nline", "100%#?*'\""]
+    "name", ["with space", "naïve-名前\nline 100%#?*'\"", "comma,ro", "back\\slash,suid=1\\,allow_other"]
 )
 def test_sources_and_mount_points_of_any_name_work(name: str, tmp_path: Path) -> None:
     source, point = tmp_path / f"source {name}", tmp_path / f"point {name}"
@@ -249,7 +252,9 @@ def test_sources_and_mount_points_of_any_name_work(name: str, tmp_path: Path) ->
         assert (point / "a.csv").read_text() == "1"
         mount = mount_of(point)
         assert (mount.source, mount.file_system) == (str(source), "fuse.octuefs")
-        assert "rw" in mount.options.split(",")
+        assert {"rw", "nosuid"} <= set(mount.options.split(","))
+        lines = [line.split() for line in Path("/proc/mounts").read_text().splitlines() if "fuse.octuefs" in line]
+        assert all("allow_other" not in fields[3].split(",") for fields in lines if fields[0].startswith(str(tmp_path)))
         assert status_of(point)["source"] == str(source)
         assert run_octuefs("refresh", point).returncode == 0
     finally:
@@ -280,7 +285,7 @@ def test_one_source_can_be_mounted_twice(source: Path) -> None:
 
 
 def test_mounting_again_right_after_unmounting_works(source: Path, point: Path) -> None:
-    for _ in range(3):
+    for _ in range(2):
         assert run_octuefs("mount", source, point).returncode == 0
         assert (point / "a.csv").read_text() == "1,2\n"
         assert run_octuefs("unmount", point).returncode == 0
@@ -411,7 +416,9 @@ def daemons_with(point: Path) -> list[int]:
 
 def test_a_missing_mount_point_comes_with_the_command_that_makes_it(source: Path, tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    assert refusal(run_octuefs("mount", source, missing)) == f"no such folder: {missing}; make it with: mkdir -p {missing}"
+    assert (
+        refusal(run_octuefs("mount", source, missing)) == f"no such folder: {missing}; make it with: mkdir -p {missing}"
+    )
 
 
 def test_a_mount_point_with_something_in_it_is_refused(source: Path, point: Path) -> None:
@@ -421,7 +428,10 @@ def test_a_mount_point_with_something_in_it_is_refused(source: Path, point: Path
 
 def test_a_file_is_no_mount_point(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert refusal(run_octuefs("mount", source, tmp_path / "file")) == f"{tmp_path}/file is no folder; give an empty folder"
+    assert (
+        refusal(run_octuefs("mount", source, tmp_path / "file"))
+        == f"{tmp_path}/file is no folder; give an empty folder"
+    )
 
 
 def test_the_source_itself_and_what_lies_in_it_are_no_mount_points(source: Path) -> None:
@@ -489,11 +499,15 @@ def test_unmount_of_a_path_inside_a_mount_is_refused(source: Path) -> None:
 
 
 def test_a_mount_that_fails_in_the_daemon_says_why_and_leaves_nothing(source: Path, point: Path) -> None:
-    if shutil.which("unshare") is None or os.getuid() != 0:
-        pytest.fail("this test needs root and unshare(1)")
     # A mount namespace in which /dev/fuse is no device.
     result = subprocess.run(
-        ["unshare", "-m", "sh", "-c", f"mount --bind /dev/null /dev/fuse && exec {mounting.OCTUEFS} mount {source} {point}"],
+        [
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            f"mount --bind /dev/null /dev/fuse && exec {mounting.OCTUEFS} mount {source} {point}",
+        ],
         env=environment_for(),
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+import urllib.parse
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +34,7 @@ from mount.datasets import (
 )
 
 from support.gcs import GcsServer
-from support.mounting import run_octuefs
+from support.mounting import environment_for, run_octuefs
 
 DATASET_ID = "0d5b8e0e-7a3c-4d0e-9c3e-0b7a4f2f9a01"
 FILE_ID = "3c8f7a56-1d7e-4b1a-8a51-2f6f9d3c0e11"
@@ -156,7 +157,11 @@ def test_a_view_lists_its_files_with_their_folders_and_records_and_nothing_else(
 
 def is_top(directory: str) -> bool:
     """Say whether a directory is where a view begins."""
-    return directory not in ("by-label/a/sub", "by-label/a/sub/deep/er", "filter/size_bytes__gt=1/sub/deep/by-label/a/er")
+    return directory not in (
+        "by-label/a/sub",
+        "by-label/a/sub/deep/er",
+        "filter/size_bytes__gt=1/sub/deep/by-label/a/er",
+    )
 
 
 @pytest.mark.parametrize("directory", EVERY_DIRECTORY)
@@ -211,7 +216,13 @@ def test_empty_folders_are_listed_and_left_out_of_views(dataset: Mounted) -> Non
 
 
 def test_a_file_has_one_inode_number_in_every_view(dataset: Mounted) -> None:
-    paths = ("top.csv", "by-label/a/top.csv", "by-label/b/by-ext/csv/top.csv", f"by-id/{FILE_ID}", "not/by-ext/_/top.csv")
+    paths = (
+        "top.csv",
+        "by-label/a/top.csv",
+        "by-label/b/by-ext/csv/top.csv",
+        f"by-id/{FILE_ID}",
+        "not/by-ext/_/top.csv",
+    )
     assert len({(dataset / path).stat().st_ino for path in paths}) == 1
     listed = {entry.inode() for entry in os.scandir(dataset / "by-label/a") if entry.name == "top.csv"}
     assert listed == {(dataset / "top.csv").stat().st_ino}
@@ -244,18 +255,6 @@ def test_octue_is_absent_where_there_is_no_metadata(dataset: Mounted, folder: st
     assert ".octue" not in names(dataset / folder)
     with fails_with(errno.ENOENT):
         (dataset / folder / ".octue").lstat()
-
-
-def test_octue_of_a_local_folder_is_the_file_itself(gcs_server: GcsServer) -> None:
-    text = b'{"dataset":   {"labels": ["x"]}, "mine": [1]}'
-    with empty_source("local", gcs_server) as source:
-        source.put(".octue", text)
-        source.put("f", b"")
-        with mounted_source(source, Plan(())) as it:
-            assert (it / ".octue").read_bytes() == text
-            original = Path(source.url) / ".octue"
-            assert (it / ".octue").stat().st_ino == original.stat().st_ino
-            assert (it / ".octue").stat().st_mtime_ns == original.stat().st_mtime_ns
 
 
 @pytest.mark.parametrize("directory", IN_VIEWS)
@@ -445,10 +444,9 @@ def test_control_files_have_the_size_that_is_read(dataset: Mounted) -> None:
     assert json.loads(subprocess.check_output(["cat", dataset / ".octuefs/status"]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_writing_to_refresh_reads_the_store_again(gcs_server: GcsServer, kind: str) -> None:
+def test_writing_to_refresh_reads_the_store_again(gcs_server: GcsServer) -> None:
     plan = Plan((File("a", b"a"),))
-    with empty_source(kind, gcs_server) as source:
+    with empty_source("cloud", gcs_server) as source:
         source.store(plan)
         with mounted_source(source, plan, "--metadata-ttl", "3600") as it:
             assert names(it.root) == ["a"]
@@ -546,6 +544,17 @@ def test_the_datasets_own_names_win_over_virtual_ones(own: Mounted) -> None:
     assert (own / "sub/.hash").read_text() == set_hash(below("sub", OWN.files).values()) + "\n"
 
 
+def test_each_virtual_name_that_is_hidden_in_the_root_is_logged_once(own: Mounted) -> None:
+    folder = Path(environment_for()["XDG_STATE_HOME"])
+    name_of_log = own.root.name.replace("_", "-")
+    (log,) = folder.rglob(f"{name_of_log}-*.log")
+    text = log.read_text()
+    said = [line for line in text.splitlines() if "hides the virtual name" in line]
+    for name in ("by-label", "by-ext", ".hash", ".one", ".octuefs"):
+        assert len([line for line in said if f" {name} " in line]) == 1, name
+    assert len(said) == 5
+
+
 def test_names_that_are_hidden_in_one_folder_answer_in_others(own: Mounted) -> None:
     assert names(own / "sub/by-ext") == ["_"]
     assert names(own / "by-tag") == ["k"]
@@ -575,34 +584,34 @@ ODD = Plan(
         File("\uffee", b"10"),
     )
 )
-BROKEN_LINES = (File("new\nline", b"11", labels=("l",)), File("re\rturn", b"12"), File("all\\\n\r", b"13"))
+ON_A_DISK = (
+    File("new\nline", b"11", labels=("l",)),
+    File("re\rturn", b"12"),
+    File("all\\\n\r", b"13"),
+    File(os.fsdecode(b"\xff\xfe raw"), b"14"),
+)
+"""Names that objects cannot have: with line feeds and carriage returns, and in no encoding."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_hashes_sorts_by_bytes_and_escapes_names_as_sha256sum_does(gcs_server: GcsServer, kind: str) -> None:
-    # Object names cannot hold a line feed or a carriage return.
-    plan = Plan(ODD.files if kind == "cloud" else (*ODD.files, *BROKEN_LINES))
+    plan = Plan(ODD.files if kind == "cloud" else (*ODD.files, *ON_A_DISK))
     with mounted_plan(kind, gcs_server, plan) as it:
         paths = sorted((file.path for file in plan.files), key=os.fsencode)
-        lines = (it / ".hashes").read_bytes().decode().split("\n")
+        lines = os.fsdecode((it / ".hashes").read_bytes()).split("\n")
         assert lines.pop() == ""
         assert len(lines) == len(paths)
         # What the tool itself writes of these names, in this order, without its own hash.
-        said = subprocess.check_output(["sha256sum", "--", *paths], cwd=it.root).decode().split("\n")[:-1]
+        said = os.fsdecode(subprocess.check_output(["sha256sum", "--", *paths], cwd=it.root)).split("\n")[:-1]
         marks_and_names = [(line.startswith("\\"), line.split("  ", 1)[1]) for line in said]
         assert [(line.startswith("\\"), line.split("  ", 1)[1]) for line in lines] == marks_and_names
         assert [line.lstrip("\\")[:8] for line in lines] == [plan[path].hash for path in paths]
         assert (it / ".hashes").stat().st_size == len((it / ".hashes").read_bytes())
-
-
-def test_names_of_any_bytes_are_in_hashes_as_they_are(gcs_server: GcsServer) -> None:
-    with empty_source("local", gcs_server) as source:
-        name = b"\xff\xfe raw"
-        Path(os.fsdecode(os.fsencode(source.url) + b"/" + name)).write_bytes(b"raw")
-        with mounted_source(source, Plan(())) as it:
-            assert (it / ".hashes").read_bytes() == crc32c(b"raw").encode() + b"  " + name + b"\n"
-            assert os.readlink(os.fsencode(it / ".one")) == name
-            assert os.listdir(os.fsencode(it / "by-ext/_")) == [name]
+        # Names of any bytes go through links and listings as they are.
+        for file in plan.files:
+            only = f"filter/hash_value={urllib.parse.quote(file.hash, safe='')}"
+            assert os.readlink(it / only / ".one") == file.path
+            assert files_in(it / only) == {file.path}
 
 
 # --- what only a bucket can hold --------------------------------------------------------------------------------------
@@ -664,22 +673,20 @@ def test_signed_metadata_is_reachable_and_not_listed(odd_bucket: Mounted) -> Non
     assert "signed" not in names(odd_bucket / "by-label")
 
 
-def test_on_a_disk_only_the_exact_name_octue_is_special(gcs_server: GcsServer) -> None:
-    plan = Plan((File("x.octue", b"x", labels=("l",)), File(".signed_metadata_files/y", b"y"), File("d/.octue.bak", b"z")))
-    with mounted_plan("local", gcs_server, plan) as it:
-        assert files_in(it.root) == {file.path for file in plan.files}
-        assert (it / ".hash").read_text() == set_hash(plan.files) + "\n"
-        assert files_in(it / "by-label/l") == {"x.octue"}
-        assert names(it / "by-ext") == ["_", "bak", "octue"]
-
-
 # --- symbolic links, and what is no file ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def linked(gcs_server: GcsServer) -> Iterator[Mounted]:
     """A local dataset with links of every kind."""
-    plan = Plan((File("sub/target.csv", b"target", labels=("t",)), File("plain", b"plain")))
+    plan = Plan(
+        (
+            File("sub/target.csv", b"target", labels=("t",)),
+            File("plain", b"plain"),
+            File("sub/x.octue", b"x", labels=("l",)),
+            File(".signed_metadata_files/.octue.bak", b"y"),
+        )
+    )
     with empty_source("local", gcs_server) as source:
         assert isinstance(source, Folder)
         source.store(plan)
@@ -691,7 +698,7 @@ def linked(gcs_server: GcsServer) -> Iterator[Mounted]:
         (source.path / "absolute").symlink_to(outside)
         (source.path / "to-folder").symlink_to("sub")
         os.mkfifo(source.path / "fifo")
-        content = {"datafiles": {"inside.csv": File("inside.csv", labels=("linked",)).record}}
+        content = {"mine": [1], "datafiles": {"inside.csv": File("inside.csv", labels=("linked",)).record}}
         (source.path / ".octue").write_text(json.dumps(content))
         with mounted_source(source, plan) as it:
             yield it
@@ -706,6 +713,8 @@ def test_links_count_as_datafiles_with_their_targets_bytes_or_as_nothing(linked:
         "leaving": empty,
         "plain": crc32c(b"plain"),
         "sub/target.csv": crc32c(b"target"),
+        "sub/x.octue": crc32c(b"x"),
+        ".signed_metadata_files/.octue.bak": crc32c(b"y"),
     }
     lines = (linked / ".hashes").read_text().splitlines()
     assert dict(reversed(line.split("  ", 1)) for line in lines) == expected
@@ -725,14 +734,29 @@ def test_links_are_served_as_links_and_links_to_folders_and_fifos_are_no_datafil
     assert os.readlink(linked / "leaving") == "../outside"
     assert os.readlink(linked / "to-folder") == "sub"
     assert stat.S_ISFIFO((linked / "fifo").lstat().st_mode)
-    everything = files_in(linked / "filter/name__not_equals=x")
-    assert everything == {"absolute", "dangling", "inside.csv", "leaving", "plain", "sub/target.csv"}
+    everything = files_in(linked / "filter/name__not_equals=x") - {file.path for file in linked.plan.files}
+    assert everything == {"absolute", "dangling", "inside.csv", "leaving"}
 
 
 def test_in_a_view_a_link_to_a_file_is_that_file(linked: Mounted) -> None:
     assert files_in(linked / "by-label/linked") == {"inside.csv"}
     assert (linked / "by-label/linked/inside.csv").read_bytes() == b"target"
     assert names(linked / "by-ext/csv") == [".octue", "inside.csv", "sub"]
+
+
+def test_on_a_disk_only_the_exact_name_octue_is_special(linked: Mounted) -> None:
+    assert {file.path for file in linked.plan.files} <= files_in(linked.root)
+    assert names(linked / "by-label/l/sub") == [".octue", "x.octue"]
+    assert {"octue", "bak"} <= set(names(linked / "by-ext"))
+    assert (linked / "by-label/l/.hash").read_text() == set_hash([linked.plan["sub/x.octue"]]) + "\n"
+
+
+def test_octue_of_a_local_folder_is_the_file_itself(linked: Mounted) -> None:
+    for path in (".octue", "sub/.octue"):
+        original = Path(linked.source.url) / path
+        assert (linked / path).read_bytes() == original.read_bytes()
+        assert (linked / path).stat().st_ino == original.stat().st_ino
+        assert (linked / path).stat().st_mtime_ns == original.stat().st_mtime_ns
 
 
 # --- a dataset that names its files -----------------------------------------------------------------------------------
@@ -752,9 +776,7 @@ def test_a_dataset_whose_record_holds_files_is_those_files(gcs_server: GcsServer
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_empty_list_of_files_is_none_on_a_disk_and_the_folder_in_the_cloud(
-    gcs_server: GcsServer, kind: str
-) -> None:
+def test_an_empty_list_of_files_is_none_on_a_disk_and_the_folder_in_the_cloud(gcs_server: GcsServer, kind: str) -> None:
     plan = Plan((File("a", b"a"), File("sub/b", b"b")))
     with empty_source(kind, gcs_server) as source:
         source.store(plan)
@@ -799,5 +821,7 @@ def test_what_changes_in_the_folder_shows_in_every_name(gcs_server: GcsServer) -
         wait_until(lambda: not (it / "by-label/relabelled").exists())
         assert it.status()["counts"]["files"] == 2
 
+        (it / ".octuefs/refresh").write_text("now")
+        assert it.status()["counts"]["files"] == 2
         shutil.rmtree(source.path / "new")
         wait_until(lambda: names(it / "by-ext") == ["csv"])

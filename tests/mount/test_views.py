@@ -274,16 +274,6 @@ def test_several_years_months_and_days_mean_or(dataset: Mounted) -> None:
     assert names(dataset / "by-date/2024/01,02") == ["01", "31"]
 
 
-def test_dates_are_the_same_in_every_zone(dataset: Mounted) -> None:
-    expected = files_in(dataset / "by-date/2024/01/31")
-    for zone in ("Pacific/Kiritimati", "America/Los_Angeles"):
-        with mounted_source(dataset.source, PLAN, zone=zone) as elsewhere:
-            assert names(elsewhere / "by-date/2024") == ["01", "02"]
-            assert files_in(elsewhere / "by-date/2024/01/31") == expected
-        if dataset.in_cloud:
-            break
-
-
 # --- by-id ------------------------------------------------------------------------------------------------------------
 
 
@@ -310,13 +300,16 @@ def test_by_id_lists_an_id_for_each_file(dataset: Mounted) -> None:
     assert set(names(dataset / "by-id")) == ids
 
 
-def test_derived_ids_are_the_same_in_every_mount(dataset: Mounted) -> None:
+def test_derived_ids_and_dates_are_the_same_in_every_mount_and_zone(dataset: Mounted) -> None:
     ids = names(dataset / "by-id")
     derived = os.getxattr(dataset / "four", "user.octue.id").decode()
     assert (dataset / "by-id" / derived).read_bytes() == b"4444"
-    with mounted_source(dataset.source, PLAN) as again:
+    dated = files_in(dataset / "by-date/2024/01/31")
+    with mounted_source(dataset.source, PLAN, zone="Pacific/Kiritimati") as again:
         assert names(again / "by-id") == ids
         assert (again / "by-id" / derived).read_bytes() == b"4444"
+        assert names(again / "by-date/2024") == ["01", "02"]
+        assert files_in(again / "by-date/2024/01/31") == dated
 
 
 # --- by-hash ----------------------------------------------------------------------------------------------------------
@@ -465,14 +458,17 @@ def test_order_by_numbers_the_files_ties_by_path_in_both_directions(dataset: Mou
 
 def test_order_by_puts_those_without_the_attribute_last_in_both_directions(dataset: Mounted) -> None:
     have = {path for path, file in BY_PATH.items() if "cluster" in file.tags}
-    rest = numbered(by_bytes(ALL))[len(have) :]
     # Numbers before text.
     ascending = ["sub/five.csv", "sub/six.txt", "far/away/eight.a,b"]
-    for order, expected in (("tags.cluster", ascending), ("tags__cluster", ascending), ("-tags.cluster", ascending[::-1])):
+    for order, expected in (
+        ("tags.cluster", ascending),
+        ("tags__cluster", ascending),
+        ("-tags.cluster", ascending[::-1]),
+    ):
         listed = in_order(dataset / "order-by" / order)
         assert listed[:3] == numbered(expected)
         assert [name[7:] for name in listed[3:]] == [BY_PATH[path].name for path in by_bytes(ALL - have)]
-    assert len(rest) == len(ALL) - 3
+    assert len(have) == 3
 
 
 def test_order_by_timestamp_compares_moments_and_puts_null_last(dataset: Mounted) -> None:
@@ -584,7 +580,9 @@ class Subset:
 
     def down(self, name: str) -> "Subset":
         folder = f"{self.folder}/{name}".lstrip("/")
-        return replace(self, files=tuple(file for file in self.files if file.path.startswith(folder + "/")), folder=folder)
+        return replace(
+            self, files=tuple(file for file in self.files if file.path.startswith(folder + "/")), folder=folder
+        )
 
     def names(self) -> dict[str, File]:
         if self.order is not None:
@@ -608,10 +606,10 @@ WORDS = ("north", "south", "a/b", "", "..", "5", 5, 5.5, True, None, [1])
 
 def random_plan(chance: random.Random) -> Plan:
     files = {}
-    for _ in range(45):
+    for _ in range(180):
         depth = chance.randrange(4)
         folder = "/".join(chance.choice(("x", "y", "by-x", "z z")) for _ in range(depth))
-        name = f"f{chance.randrange(12)}{chance.choice(('.csv', '.CSV', '.tar.gz', '', '._', '.txt'))}"
+        name = f"f{chance.randrange(30)}{chance.choice(('.csv', '.CSV', '.tar.gz', '', '._', '.txt'))}"
         path = f"{folder}/{name}".lstrip("/")
         files[path] = File(
             path,
@@ -632,7 +630,9 @@ def random_plan(chance: random.Random) -> Plan:
 
 
 def _tag_text(file: File, key: str) -> str | None:
-    value: Any = functools.reduce(lambda at, part: at.get(part, []) if isinstance(at, dict) else [], key.split("."), file.tags)
+    value: Any = functools.reduce(
+        lambda at, part: at.get(part, []) if isinstance(at, dict) else [], key.split("."), file.tags
+    )
     if isinstance(value, list | dict):
         return None
     return value if isinstance(value, str) else json.dumps(value)
@@ -717,10 +717,9 @@ def random_step(chance: random.Random, subset: Subset, path: str) -> tuple[str, 
     return full, subset.where(meant), (full.rpartition("/")[0], listed) if listed else None
 
 
-@pytest.fixture(scope="module", params=[(kind, seed) for kind in KINDS for seed in (1,)], ids=lambda param: f"{param[0]}-{param[1]}")
+@pytest.fixture(scope="module", params=KINDS)
 def random_dataset(request: pytest.FixtureRequest, gcs_server: GcsServer) -> Iterator[Mounted]:
-    kind, seed = request.param
-    with mounted_plan(kind, gcs_server, random_plan(random.Random(seed))) as it:
+    with mounted_plan(request.param, gcs_server, random_plan(random.Random(1))) as it:
         yield it
 
 
@@ -729,13 +728,17 @@ def test_views_in_views_show_what_the_model_says(random_dataset: Mounted, seed: 
     for number in range(6):
         chance = random.Random(seed * 1000 + number)
         path, subset = "", Subset(random_dataset.plan.files)
-        for _ in range(chance.randint(1, 6)):
-            path, subset, listing = random_step(chance, subset, path)
+        for _ in range(chance.choice((1, 2, 3, 4, 5, 6, 6, 6))):
+            for _ in range(8):  # rather a step that leaves several files, so that there is something to see below
+                longer, smaller, listing = random_step(chance, subset, path)
+                if len(smaller.files) > 2:
+                    break
+            path, subset = longer, smaller
             if listing is not None:
                 assert names(random_dataset / listing[0].lstrip("/")) == listing[1], listing[0]
         top = random_dataset / path.lstrip("/")
         expected = subset.names()
         assert files_in(top) == set(expected), path
         assert (top / ".hash").read_text() == set_hash(subset.files) + "\n", path
-        for name, file in expected.items():
-            assert (top / name).read_bytes() == file.data, f"{path}/{name}"
+        for name in chance.sample(sorted(expected), min(len(expected), 12)):
+            assert (top / name).read_bytes() == expected[name].data, f"{path}/{name}"

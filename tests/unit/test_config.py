@@ -68,15 +68,19 @@ def test_an_empty_folder_takes_a_cloud_source(tmp_path: Path) -> None:
 
 # --- mountinfo
 
-MOUNTINFO = rb"""22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
+MOUNTINFO = (
+    rb"""22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
 30 22 0:5 / /proc rw,nosuid shared:5 - proc proc rw
 31 22 0:40 / /mnt/with\040space rw,nosuid,nodev,relatime shared:9 - fuse.octuefs gs://bucket/a\040path rw,user_id=0
 32 22 0:41 / /mnt/tab\011and\134back\012line ro,nosuid shared:9 master:2 - fuse.octuefs /s\134ource ro,user_id=0
 33 22 0:42 / /mnt/\303\251\040\377 rw - fuse.rclone remote: rw
 34 22 0:43 / /mnt/twice rw - tmpfs tmpfs rw
 35 34 0:44 / /mnt/twice rw - fuse.octuefs /on/top rw
-36 22 0:45 / /mnt/raw""" + "é".encode() + rb""" rw - fuse.octuefs none rw
+36 22 0:45 / /mnt/raw"""
+    + "é".encode()
+    + rb""" rw - fuse.octuefs none rw
 """
+)
 
 
 @pytest.fixture
@@ -103,9 +107,7 @@ def test_escaped_names_are_read_as_they_are() -> None:
 @pytest.mark.usefixtures("mountinfo")
 def test_a_mount_tells_its_type_source_and_options() -> None:
     mount = mounts.mount_at("/mnt/with space")
-    assert mount == mounts.Mount(
-        "/mnt/with space", "fuse.octuefs", "gs://bucket/a path", "rw,nosuid,nodev,relatime"
-    )
+    assert mount == mounts.Mount("/mnt/with space", "fuse.octuefs", "gs://bucket/a path", "rw,nosuid,nodev,relatime")
     assert mount.is_ours
     assert mounts.mounts()[3].source == "/s\\ource"
 

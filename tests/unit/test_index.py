@@ -1,5 +1,6 @@
 """The index: what is published is what is found, by every way of asking."""
 
+import itertools
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ def test_each_change_lets_the_version_and_the_time_grow() -> None:
     for change in (DatafileSeen(datafile("a")), FolderSeen(info("f", Kind.FOLDER)), FolderGone("f"), Removed("a")):
         index.publish([change])
         seen.append((index.version, index.changed_ns))
-    assert all(later[0] > earlier[0] and later[1] > earlier[1] for earlier, later in zip(seen, seen[1:], strict=False))
+    assert all(later[0] > earlier[0] and later[1] > earlier[1] for earlier, later in itertools.pairwise(seen))
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
@@ -430,9 +431,7 @@ class Model:
     marked: set[str]
 
     def folders(self) -> set[str]:
-        implied = {
-            above for path in (*self.objects, *self.marked) for above in _above(path)
-        }
+        implied = {above for path in (*self.objects, *self.marked) for above in _above(path)}
         return implied | self.marked
 
     def shown(self) -> dict[str, Datafile]:
@@ -463,9 +462,7 @@ class CloudIndex(RuleBasedStateMachine):
         crc32c: int | None,
         size: int,
     ) -> None:
-        file = datafile(
-            path, location=CLOUD, labels=labels, tags=tags, timestamp=timestamp, crc32c=crc32c, size=size
-        )
+        file = datafile(path, location=CLOUD, labels=labels, tags=tags, timestamp=timestamp, crc32c=crc32c, size=size)
         self.model.objects[path] = file
         self.index.publish([DatafileSeen(file)])
 
@@ -494,9 +491,7 @@ class CloudIndex(RuleBasedStateMachine):
         self.model.objects = {
             name: file for name, file in self.model.objects.items() if not name.startswith(path + "/")
         }
-        self.model.marked = {
-            name for name in self.model.marked if name != path and not name.startswith(path + "/")
-        }
+        self.model.marked = {name for name in self.model.marked if name != path and not name.startswith(path + "/")}
         self.index.publish([Removed(path)])
         # The index forgets hidden objects one by one, as a new listing tells of each.
         self.index.publish([Removed(name) for name in list(self.index.shadowed) if name not in self.model.objects])
@@ -536,9 +531,7 @@ class CloudIndex(RuleBasedStateMachine):
             for folder in ("", "a", "a/b"):
                 expected = {file.path for file in shown if says(file) and (not folder or folder in _above(file.path))}
                 assert {file.path for file in self.index.members(folder, (query,))} == expected
-                rest = {
-                    file.path for file in shown if not says(file) and (not folder or folder in _above(file.path))
-                }
+                rest = {file.path for file in shown if not says(file) and (not folder or folder in _above(file.path))}
                 assert {file.path for file in self.index.members(folder, (Not(query),))} == rest
 
         for labels in ({"l"}, {"m", "n"}):
@@ -556,7 +549,7 @@ class CloudIndex(RuleBasedStateMachine):
 
 
 TestAnySequenceOfChanges = CloudIndex.TestCase
-TestAnySequenceOfChanges.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestAnySequenceOfChanges.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
 @given(st.lists(st.tuples(PATHS, st.booleans(), LABELS), max_size=15))
