@@ -92,6 +92,7 @@ def check_mount_point(mount_point: str, location: Location) -> None:
     present = mount_at(mount_point)
     try:
         kind = os.stat(mount_point)
+        os.statvfs(mount_point)  # which the kernel never answers by itself, as it may stat(2) for a dead mount
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             raise BadValue(

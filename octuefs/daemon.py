@@ -8,13 +8,13 @@ import json
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from octuefs import places
 from octuefs.config import MountConfig
 from octuefs.errors import OctuefsError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("octuefs.daemon")  # this module's own __name__ is "__main__", which no level is set for
 
 
 def _say(message: dict[str, Any]) -> None:
@@ -64,5 +64,13 @@ def main() -> int:
     return 0
 
 
+def run() -> NoReturn:
+    """Run `main` and leave at once: a request on its way to a store that is gone must not hold the end up."""
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

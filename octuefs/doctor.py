@@ -56,7 +56,7 @@ def _dead_mounts() -> list[Finding]:
     for mount in mounts():
         if mount.is_ours:
             try:
-                os.stat(mount.mount_point)
+                os.statvfs(mount.mount_point)
             except OSError:
                 text = f"{mount.mount_point} holds a dead mount; free it with: fusermount3 -uz {mount.mount_point}"
                 findings.append(Finding(False, False, text))

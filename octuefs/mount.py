@@ -21,6 +21,7 @@ from octuefs.content.hashing import HashCache, Hasher
 from octuefs.control import ControlServer
 from octuefs.dataset import Dataset
 from octuefs.index import Index
+from octuefs.keeper import Keeper
 from octuefs.model.paths import CloudLocation, LocalLocation
 from octuefs.operations import Operations
 from octuefs.report import Report, printable
@@ -76,7 +77,7 @@ def open_dataset(
 ) -> Iterator[Dataset]:
     """Give the loaded dataset of a source; `progress` is told how many files have been seen."""
     with _unloaded_dataset(config, report) as dataset:
-        dataset.load(progress)
+        dataset.keeper.load(progress)
         yield dataset
 
 
@@ -90,8 +91,10 @@ def _unloaded_dataset(config: SourceConfig, report: Report, mount_point: str | N
             stack.callback(cache.close)
         index = Index()
         hasher = Hasher(store, index.publish_hash, cache)
-        dataset = Dataset(store, report, hasher, index, recursive=config.recursive, metadata_ttl=config.metadata_ttl)
-        stack.callback(dataset.close)
+        stack.callback(hasher.close)
+        keeper = Keeper(store, report, index, recursive=config.recursive, metadata_ttl=config.metadata_ttl)
+        stack.callback(keeper.close)
+        dataset = Dataset(keeper, hasher)
         yield dataset
 
 
@@ -125,7 +128,7 @@ class _Mount:
             "pid": os.getpid(),
             "read_only": True,
             "mounted_seconds": round(time.time() - self.started, 1),
-            "recursive": dataset.recursive,
+            "recursive": self.config.source.recursive,
             "dataset": {"id": dataset.id, "name": dataset.name},
             "counts": counts,
             "index_version": index.version,
@@ -144,7 +147,7 @@ class _Mount:
 
     def refresh(self) -> None:
         """Read the store again and wait for it."""
-        self.dataset.refresh().result()
+        self.dataset.keeper.refresh().result()
 
     def summary(self) -> dict[str, Any]:
         """Return what the mount command prints."""
@@ -178,14 +181,14 @@ def serve(config: MountConfig, announce: Announce) -> None:
 
             watcher = Watcher(
                 dataset.location.path,
-                dataset.changed,
-                lambda: dataset.refresh().exception(),
-                recursive=dataset.recursive,
+                dataset.keeper.changed,
+                lambda: dataset.keeper.refresh().exception(),
+                recursive=config.source.recursive,
             )
             watcher.start()
             stack.callback(watcher.stop)
             watching = lambda: watcher.how  # noqa: E731
-        dataset.load(lambda seen: announce({"seen": seen}))
+        dataset.keeper.load(lambda seen: announce({"seen": seen}))
         mount = _Mount(config, dataset, report, watching, time.time())
         namespace = Namespace(
             dataset,

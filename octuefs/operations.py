@@ -58,7 +58,7 @@ class Operations:
 
         What is known of a cloud dataset is brought up to date first, where its time has come.
         """
-        self._dataset.expire()
+        self._dataset.keeper.expire()
         return self._dataset.index.version
 
     def note_failure(self, call: str, path: str, error: Exception) -> None:

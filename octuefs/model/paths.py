@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from octuefs.errors import BadValue
 
 GS_SCHEME = "gs://"
+METADATA_NAME = ".octue"
+"""The SDK's metadata file of a folder."""
+SIGNED_METADATA_NAME = ".signed_metadata_files"
+"""The SDK's folder of links that share a dataset."""
 NAME_MAX = 255
 """Longest name of a file in bytes (NAME_MAX of limits.h)."""
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from octuefs.datafile import Datafile
-from octuefs.dataset import METADATA_NAME, SIGNED_METADATA_NAME, Dataset
+from octuefs.dataset import Dataset
 from octuefs.errors import NameTooLong, NotFound
 from octuefs.index import Folder
-from octuefs.model.paths import NAME_MAX, join, path_bytes
+from octuefs.model.paths import METADATA_NAME, NAME_MAX, SIGNED_METADATA_NAME, join, path_bytes
 from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Node, virtual_inode
 from octuefs.tree.real import DatafileNode, OtherNode
 from octuefs.tree.scope import Scope
@@ -169,7 +169,7 @@ class ScopeDirectory(Branch):
         found = self._own(name)
         if found is None:
             found = self.namespace.virtual(self.scope, self.path, name)
-        if found is None and not self.scope.is_view and self._dataset.find_unseen(join(self.scope.folder, name)):
+        if found is None and not self.scope.is_view and self._dataset.keeper.find_unseen(join(self.scope.folder, name)):
             found = self._own(name)
         if found is None and len(path_bytes(name)) > NAME_MAX:
             raise NameTooLong(f"{self.path}/{name}: a name has at most {NAME_MAX} bytes")
@@ -196,8 +196,8 @@ class ScopeDirectory(Branch):
             return self.namespace.directory(scope.down(name), f"{self.path}/{name}")
         if isinstance(entry, Datafile):
             return DatafileNode(self._dataset, entry, in_view=False)
-        if name == METADATA_NAME and self._dataset.in_cloud and has_metadata(scope):
-            return None
+        if name == METADATA_NAME and self._dataset.in_cloud:
+            return None  # made of the objects' metadata and of what is stored
         return OtherNode(self._dataset, entry.info)
 
     def entries(self) -> Iterable[DirectoryEntry]:
@@ -223,7 +223,7 @@ class ScopeDirectory(Branch):
                 if dataset.in_cloud and name == SIGNED_METADATA_NAME:
                     continue
                 entries[name] = self._folder_entry(name, entry)
-            elif name != METADATA_NAME or not dataset.in_cloud or not has_metadata(scope):
+            elif name != METADATA_NAME or not dataset.in_cloud:
                 entries[name] = DirectoryEntry(name, entry.info.inode, entry.info.mode)
         return entries
 

@@ -20,10 +20,10 @@ def current_info(dataset: Dataset, info: ObjectInfo) -> ObjectInfo:
     try:
         now = dataset.store.stat(info.path)
     except OctuefsError:
-        dataset.notice(info.path, None)
+        dataset.keeper.notice(info.path, None)
         raise
     if now.version != info.version:
-        dataset.notice(info.path, now.version)
+        dataset.keeper.notice(info.path, now.version)
     return now
 
 

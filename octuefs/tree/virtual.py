@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from octuefs.datafile import NO_METADATA, Datafile
-from octuefs.dataset import METADATA_NAME, Dataset
+from octuefs.dataset import Dataset
 from octuefs.errors import NotFound, NotUnique
-from octuefs.model.metadata import DatafileMetadata, OctueDocument, encode_octue
-from octuefs.model.paths import path_bytes
+from octuefs.model.metadata import DatafileMetadata, DatasetMetadata, OctueDocument, encode_octue
+from octuefs.model.paths import METADATA_NAME, path_bytes
 from octuefs.stores.base import ByteSource
 from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Leaf, Node, blocks_of, virtual_inode
 from octuefs.tree.scope import Scope
@@ -189,22 +189,34 @@ def hashes_size(scope: Scope) -> int:
 
 
 def has_metadata(scope: Scope) -> bool:
-    """Say whether a directory has a `.octue`, without making its text."""
+    """Say whether a directory has a `.octue` of ours, without making its text."""
     scope.settle()
-    return bool(scope.is_top and scope.dataset.metadata is not None) or any(True for _ in _described(scope))
+    if scope.is_view:
+        stored = scope.is_top and scope.dataset.metadata is not None
+    else:
+        stored = scope.dataset.stores_metadata_in(scope.folder)
+    return stored or any(True for _ in _described(scope))
 
 
 def metadata_text(scope: Scope) -> bytes:
     """Return the text of `.octue` for a directory that has metadata."""
+    scope.settle()
+    record = _record(scope)
 
     def compute() -> bytes:
-        dataset = scope.dataset.metadata if scope.is_top else None
-        if dataset is not None and scope.is_view:
-            dataset = replace(dataset, files=None)
-        return encode_octue(OctueDocument(dict(_described(scope)), dataset))
+        return encode_octue(OctueDocument(dict(_described(scope)), record))
 
-    scope.settle()
+    if record is None and not scope.is_view and not any(True for _ in _described(scope)):
+        return scope.dataset.stored_text_in(scope.folder)  # malformed: shown as it is
     return scope.dataset.index.cached((METADATA_NAME, scope), compute)
+
+
+def _record(scope: Scope) -> DatasetMetadata | None:
+    """Return the dataset record that belongs into a directory's `.octue`."""
+    if not scope.is_view:
+        return scope.dataset.record_in(scope.folder)
+    record = scope.dataset.metadata if scope.is_top else None
+    return replace(record, files=None) if record is not None else None
 
 
 def _described(scope: Scope) -> Iterator[tuple[str, DatafileMetadata]]:

@@ -28,7 +28,7 @@ def shows(what: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait until something is true; a name that is not there (yet) is not."""
     deadline = time.monotonic() + seconds
     while True:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if what():
                 return
         assert time.monotonic() < deadline, "it does not show in the mount"
@@ -539,10 +539,12 @@ def test_a_server_that_is_gone_leaves_the_listing_and_reads_fail_before_long(buc
         assert line_of(point / ".hash")
         assert os.listdir(point / "by-label") == ["old"]
         assert time.monotonic() - started < 5
-        _, complaint = reader.communicate(timeout=90)
+        try:
+            _, complaint = reader.communicate(timeout=20)
+        finally:
+            reader.kill()
         assert reader.returncode == 1
         assert "Input/output error" in complaint or "timed out" in complaint
-        assert time.monotonic() - started < 75
         errors = (point / ".octuefs" / "errors").read_text()
         assert "b.dat" in errors
         assert "Traceback" not in errors

@@ -461,6 +461,7 @@ def test_a_source_in_a_mount_of_ours_is_refused_and_its_own_source_named(source:
 def test_a_dead_mount_is_recognised_everywhere_and_the_command_that_frees_it_works(source: Path, point: Path) -> None:
     assert run_octuefs("mount", source, point).returncode == 0
     pid = pid_of(point)
+    mending = f"fusermount3 -uz {point}"
     try:
         with process(pid) as ended:
             os.kill(pid, signal.SIGKILL)
@@ -469,7 +470,7 @@ def test_a_dead_mount_is_recognised_everywhere_and_the_command_that_frees_it_wor
         assert line.startswith(f"{point} holds a dead mount (its daemon is gone); free it with: ")
         mending = line.partition("free it with: ")[2]
         assert f"{point} holds a dead mount" in run_octuefs("doctor", environment={"NO_GCE_CHECK": "true"}).stdout
-        assert "listens" in refusal(run_octuefs("refresh", point)) or "daemon" in refusal(run_octuefs("refresh", point))
+        assert "no octuefs daemon of this user listens" in refusal(run_octuefs("refresh", point))
     finally:
         if mount_at(str(point)) is not None:
             subprocess.run(mending, shell=True, check=True)

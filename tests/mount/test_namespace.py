@@ -825,3 +825,20 @@ def test_what_changes_in_the_folder_shows_in_every_name(gcs_server: GcsServer) -
         assert it.status()["counts"]["files"] == 2
         shutil.rmtree(source.path / "new")
         wait_until(lambda: names(it / "by-ext") == ["csv"])
+
+
+def test_a_dataset_within_a_mounted_cloud_prefix_keeps_its_own_record(gcs_server: GcsServer) -> None:
+    plan = Plan((File("farm/a.csv", b"1", labels=("l",)), File("farm/sub/b.csv", b"2")))
+    record = {"name": "The farm", "labels": ["wind"], "tags": {"height": 80}}
+    with empty_source("cloud", gcs_server) as source:
+        source.store(plan)
+        source.put("farm/.octue", json.dumps({"dataset": record}).encode())
+        source.put("other/.octue", b"not JSON at all")
+        with mounted_source(source, plan) as it:
+            content = json.loads((it / "farm/.octue").read_text())
+            assert {key: content["dataset"][key] for key in record} == record
+            assert list(content["datafiles"]) == ["a.csv"]
+            assert ".octue" in names(it / "farm")
+            assert ".octue" not in names(it / "farm/sub")
+            assert (it / "other/.octue").read_bytes() == b"not JSON at all"
+            assert names(it / "other") == [".octue"]

@@ -19,6 +19,7 @@ FLOORS = (
     ("operations", "handles"),
     ("tree",),
     ("dataset",),
+    ("keeper", "stored_metadata"),
     ("index", "content"),
     ("datafile",),
     ("stores",),

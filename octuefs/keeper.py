@@ -1,0 +1,348 @@
+"""Keeps the index of a dataset true to its store.
+
+Who calls: `mount.py` loads; the watcher says which paths changed; operations ask that facts are fresh. All
+changes of the index are made by one thread (the *keeper*), in the order they are asked for; callers wait for its
+futures and hold no lock meanwhile.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from octuefs.datafile import NO_METADATA, Datafile
+from octuefs.errors import NotFound, OctuefsError
+from octuefs.index import (
+    Change,
+    DatafileSeen,
+    Folder,
+    FolderGone,
+    FolderSeen,
+    Index,
+    Other,
+    OtherSeen,
+    Removed,
+)
+from octuefs.model.metadata import DatafileMetadata, OctueDocument, decode_custom_metadata
+from octuefs.model.paths import METADATA_NAME, SIGNED_METADATA_NAME, CloudLocation, join, name_of, parent_of
+from octuefs.report import Report
+from octuefs.stored_metadata import StoredMetadata
+from octuefs.stores.base import Kind, ObjectInfo, Skipped, Store
+
+logger = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 5.0
+"""How soon a refresh that failed is tried again."""
+_LONGEST_WAIT_SECONDS = 20.0
+"""How long an answer waits for a store that is slow to be listed, before it is given from the old facts."""
+_LEAST_TTL = 1.0
+"""Look-ups and listings are not asked of the store more often than this, whatever the TTL (seconds)."""
+
+
+class Keeper:
+    """Reads the facts of one store into one index, at first and again where they may have changed."""
+
+    def __init__(self, store: Store, report: Report, index: Index, *, recursive: bool, metadata_ttl: float) -> None:
+        """`metadata_ttl` is in seconds and counts in the cloud only; a disk is watched."""
+        self.store = store
+        self.location = store.location
+        self.in_cloud = store.in_cloud
+        self.report = report
+        self.index = index
+        self.recursive = recursive
+        self.metadata_ttl = metadata_ttl
+        self.stored = StoredMetadata(store, report)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper")
+        self._refresh_lock = threading.Lock()
+        self._refreshing: Future[None] | None = None
+        self._refreshed_at = 0.0
+        self._failed_at: float | None = None
+        """When the latest refresh failed, None where it did not."""
+        self._links: set[str] = set()
+
+    def load(self, progress: Callable[[int], None] | None = None) -> None:
+        """Fill the index from the store; `progress` is told how many files have been seen.
+
+        :raise OctuefsError: where the store cannot be listed
+        """
+        self._thread.submit(self._synchronise, "", progress).result()
+        self._refreshed_at = time.monotonic()
+
+    def refresh(self) -> "Future[None]":
+        """Read the whole store again; callers at the same time share one reading."""
+        with self._refresh_lock:
+            if self._refreshing is None or self._refreshing.done():
+                self._refreshing = self._thread.submit(self._refresh)
+            return self._refreshing
+
+    def _refresh(self) -> None:
+        started = time.monotonic()
+        try:
+            self._synchronise("", None)
+        except OctuefsError as error:
+            self.report.failure(f"could not re-read {self.location}: {error}")
+            self._failed_at = time.monotonic()
+            raise
+        self._refreshed_at = started
+        self._failed_at = None
+
+    def expire(self) -> None:
+        """Make sure that what is known of a cloud dataset is no older than its TTL.
+
+        From half of the TTL on the store is re-read in the background, so that those who keep asking never
+        wait. A store that does not answer leaves the old facts standing, and nobody waits for it twice; the
+        report says so.
+        """
+        if not self.in_cloud:
+            return
+        ttl = max(self.metadata_ttl, _LEAST_TTL)
+        age = time.monotonic() - self._refreshed_at
+        if age < ttl / 2:
+            return
+        if self._failed_at is not None:
+            if time.monotonic() - self._failed_at >= _RETRY_SECONDS:
+                self.refresh()
+            return
+        refreshing = self.refresh()
+        if age >= ttl:
+            try:
+                refreshing.result(_LONGEST_WAIT_SECONDS)
+            except OctuefsError:
+                logger.debug("serving what was known of %s", self.location)
+            except TimeoutError:
+                self._failed_at = time.monotonic()
+
+    def changed(self, paths: Iterable[str]) -> "Future[None]":
+        """Look at single paths of the store again and publish what they are now."""
+        return self._thread.submit(self._look_at, set(paths))
+
+    def notice(self, path: str, version: object) -> None:
+        """Have a path looked at again, in the background, if its known version is not `version`."""
+        entry = self.index.entry(path)
+        if isinstance(entry, Datafile | Other) and entry.info.version != version:
+            self.changed([path])
+
+    def find_unseen(self, path: str) -> bool:
+        """Say whether the store has something at a path that the index does not know, and take it in.
+
+        On a disk this closes the moment between a file's creation and the watcher's word of it. A cloud
+        dataset is asked only where every open asks (a TTL of 0).
+        """
+        if (self.in_cloud and self.metadata_ttl > 0) or (not self.recursive and "/" in path):
+            return False
+        try:
+            info = self.store.stat(path)
+        except OctuefsError:
+            return False
+        if info.kind is Kind.FOLDER and not self.recursive:
+            return False
+        self.changed([path]).result()
+        return self.index.entry(path) is not None
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _look_at(self, paths: set[str]) -> None:
+        changes: list[Change] = []
+        documents: dict[str, OctueDocument] = {}
+        for path in sorted(paths):
+            if not self.recursive and "/" in path:
+                continue
+            try:
+                if name_of(path) == METADATA_NAME and not self.in_cloud:
+                    self._synchronise(parent_of(path), None, only_folder=True)
+                else:
+                    changes.extend(self._change_at(path, documents))
+            except NotFound:
+                logger.debug("%s went away while it was looked at; the word of that is on its way", path)
+            except OctuefsError as error:
+                self.report.set_problems(path, [str(error)])
+            except Exception:
+                logger.exception("could not look at %s", path)
+        if changes:
+            self.index.publish(changes)
+        # Only now: these ask the index, and what was just looked at may be a link itself.
+        if changes := list(self._changes_of_links()):
+            self.index.publish(changes)
+
+    def _change_at(self, path: str, documents: dict[str, OctueDocument]) -> Iterator[Change]:
+        try:
+            info = self.store.stat(path)
+        except NotFound:
+            if self.index.entry(path) is not None:
+                yield Removed(path)
+            self.report.set_problems(path, [])
+            return
+        except OctuefsError as error:
+            self.report.set_problems(path, [str(error)])
+            return
+        known = self.index.entry(path)
+        if not (self.stored.admits_folder if info.kind is Kind.FOLDER else self.stored.admits)(path):
+            return
+        if info.kind is Kind.FOLDER:
+            if not self.recursive:
+                return
+            if not isinstance(known, Folder) or known.info is None or known.info.inode != info.inode:
+                self._synchronise(path, None)
+            else:
+                yield FolderSeen(info)
+            return
+        if isinstance(known, Folder) and not self.in_cloud:
+            yield Removed(path)
+        folder = parent_of(path)
+        if isinstance(known, Datafile) and known.info.version == info.version and info.kind is not Kind.SYMLINK:
+            return
+        if self.in_cloud:
+            yield self._classify(info, None)
+        elif isinstance(known, Datafile):
+            yield self._classify(info, known.metadata)
+        else:
+            if folder not in documents:
+                documents[folder] = self.stored.document(folder)
+            yield self._classify(info, documents[folder].datafiles.get(name_of(path)))
+
+    def _changes_of_links(self) -> Iterator[Change]:
+        """Look again at where symbolic links lead: their targets may have changed without them."""
+        for path in sorted(self._links):
+            known = self.index.entry(path)
+            if not isinstance(known, Datafile) or known.info.kind is not Kind.SYMLINK:
+                self._links.discard(path)
+                continue
+            change = self._classify(known.info, known.metadata)
+            present = change.datafile.content if isinstance(change, DatafileSeen) else None
+            if (present and present.version) != (known.content and known.content.version):
+                yield change
+
+    def _synchronise(self, top: str, progress: Callable[[int], None] | None, *, only_folder: bool = False) -> None:
+        """Publish the differences between the store, in and below `top`, and the index."""
+        recursive = self.recursive and not only_folder
+        folders: dict[str, ObjectInfo] = {}
+        files: dict[str, dict[str, ObjectInfo]] = {top: {}}
+        skipped: dict[str, str] = {}
+        count = 0
+        for item in self.store.scan(top, recursive=recursive):
+            if isinstance(item, Skipped):
+                skipped[item.name] = item.reason
+            elif item.kind is Kind.FOLDER:
+                if self.recursive:
+                    folders[item.path] = item
+            else:
+                files.setdefault(parent_of(item.path), {})[name_of(item.path)] = item
+                count += 1
+                if progress is not None and count % 500 == 0:
+                    progress(count)
+        if not top and self._metadata_file_changed("", files[""].get(METADATA_NAME)):
+            named = self.stored.named
+            self.stored.read_dataset(present=METADATA_NAME in files[""])
+            if only_folder and self.stored.named != named:
+                self._synchronise("", progress)
+                return
+        if not top and not only_folder:
+            self.stored.note_missing(info.path for infos in files.values() for info in infos.values())
+        folders, files = self._admitted(top, folders, files)
+        changes = list(self._removals(top, folders, files, recursive=recursive))
+        changes.extend(self._folder_changes(top, folders))
+        for folder, infos in files.items():
+            changes.extend(self._file_changes(folder, infos))
+        if changes:
+            self.index.publish(changes)
+        if not top and recursive == self.recursive:
+            self.report.replace_skipped(skipped)
+        else:
+            for name, reason in skipped.items():
+                self.report.skip(name, reason)
+
+    def _admitted(
+        self, top: str, folders: dict[str, ObjectInfo], files: dict[str, dict[str, ObjectInfo]]
+    ) -> tuple[dict[str, ObjectInfo], dict[str, dict[str, ObjectInfo]]]:
+        """Leave out what a dataset that names its files does not name."""
+        if self.stored.named is None:
+            return folders, files
+        admits = self.stored.admits
+        kept = {
+            folder: {name: info for name, info in infos.items() if admits(info.path)} for folder, infos in files.items()
+        }
+        kept = {folder: infos for folder, infos in kept.items() if infos or folder == top}
+        return {path: info for path, info in folders.items() if self.stored.admits_folder(path)}, kept
+
+    def _removals(
+        self, top: str, folders: dict[str, ObjectInfo], files: dict[str, dict[str, ObjectInfo]], *, recursive: bool
+    ) -> Iterator[Change]:
+        start = self.index.folder(top)
+        pending = [start] if start else []
+        while pending:
+            folder = pending.pop()
+            present = files.get(folder.path, {})
+            for name, entry in folder.children.items():
+                path = join(folder.path, name)
+                if not isinstance(entry, Folder):
+                    if name not in present:
+                        yield Removed(path)
+                        self.report.set_problems(path, [])
+                elif path in folders or self.in_cloud:
+                    if entry.info is not None and path not in folders:
+                        yield FolderGone(path)
+                    if recursive:
+                        pending.append(entry)
+                else:
+                    yield Removed(path)
+        for path in list(self.index.shadowed):
+            if name_of(path) not in files.get(parent_of(path), {}):
+                yield Removed(path)
+
+    def _folder_changes(self, top: str, folders: dict[str, ObjectInfo]) -> Iterator[Change]:
+        if top and not self.in_cloud and top not in folders:
+            folders = {top: self.store.stat(top), **folders}
+        for path, info in folders.items():
+            known = self.index.entry(path)
+            if not isinstance(known, Folder) or known.info is None or known.info.version != info.version:
+                yield FolderSeen(info)
+
+    def _file_changes(self, folder: str, infos: dict[str, ObjectInfo]) -> Iterator[Change]:
+        stale = self._metadata_file_changed(folder, infos.get(METADATA_NAME))
+        document: OctueDocument | None = None
+        for name, info in infos.items():
+            path = info.path
+            known = self.index.shadowed.get(path) or self.index.entry(path)
+            same = isinstance(known, Datafile | Other) and known.info.version == info.version
+            may_differ = (stale and not self.in_cloud) or path in self._links
+            if same and (isinstance(known, Other) or not may_differ):
+                continue
+            if self.in_cloud:
+                yield self._classify(info, None)
+                continue
+            if document is None:
+                document = self.stored.document(folder) if METADATA_NAME in infos else OctueDocument()
+            yield self._classify(info, document.datafiles.get(name))
+
+    def _metadata_file_changed(self, folder: str, info: ObjectInfo | None) -> bool:
+        known = self.index.entry(join(folder, METADATA_NAME))
+        known_version = known.info.version if isinstance(known, Other) else None
+        return known_version != (info.version if info is not None else None)
+
+    def _classify(self, info: ObjectInfo, metadata: DatafileMetadata | None) -> Change:
+        """Return what stands at `info.path`: a datafile, with `metadata` on a disk, or something else."""
+        name = name_of(info.path)
+        if isinstance(self.location, CloudLocation):
+            if name.endswith(METADATA_NAME) or SIGNED_METADATA_NAME in self.location.object_prefix + info.path:
+                return OtherSeen(info)
+            decoded, problems = decode_custom_metadata(info.custom_metadata or {})
+            if info.crc32c is None:
+                problems.append("the store does not tell its hash; it counts as that of no bytes, as in the SDK")
+            self.report.set_problems(info.path, problems)
+            datafile = Datafile(info, self.location, decoded or NO_METADATA, info)
+            datafile.crc32c = info.crc32c or 0
+            return DatafileSeen(datafile)
+        if name == METADATA_NAME or info.kind is Kind.SPECIAL:
+            return OtherSeen(info)
+        if info.kind is Kind.SYMLINK:
+            target = self.store.follow_link(info.path)
+            self.report.set_problems(info.path, [target.reason] if target.kind == "broken" else [])
+            if target.kind == "other":
+                self._links.discard(info.path)
+                return OtherSeen(info)
+            self._links.add(info.path)
+            return DatafileSeen(Datafile(info, self.location, metadata or NO_METADATA, target.info))
+        return DatafileSeen(Datafile(info, self.location, metadata or NO_METADATA, info))
