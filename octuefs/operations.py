@@ -21,7 +21,7 @@ from octuefs.errors import (
 from octuefs.handles import BadHandle, ControlHandle, DirectoryHandle, HandleTable, ReadHandle
 from octuefs.report import Report, printable
 from octuefs.stores.base import Space
-from octuefs.tree.namespace import Namespace
+from octuefs.tree.namespace import CONTROL_NAME, Namespace
 from octuefs.tree.node import Attributes, DirectoryEntry, Node
 
 _FAILURES = (ChecksumMismatch, Conflict, LocalFailure, PermissionRefused, StoreUnavailable, TimedOut)
@@ -53,12 +53,14 @@ class Operations:
         """The node of the mount's root."""
         return self._namespace.root
 
-    def version(self) -> int:
-        """Return a number that changes when a path may lead to another node than before.
+    def version(self, path: str) -> int:
+        """Return a number that changes when a path of the mount may lead to another node than before.
 
-        What is known of a cloud dataset is brought up to date first, where its time has come.
+        What is known of a cloud dataset is brought up to date first, where its time has come; the control panel
+        waits for nobody.
         """
-        self._dataset.keeper.expire()
+        if not path.startswith(f"/{CONTROL_NAME}/"):
+            self._dataset.keeper.expire()
         return self._dataset.index.version
 
     def note_failure(self, call: str, path: str, error: Exception) -> None:

@@ -82,7 +82,7 @@ class LibfuseAdapter:
     # --- paths to nodes
 
     def _resolve(self, path: str) -> Node:
-        return self._resolve_at(self._operations.version(), path)
+        return self._resolve_at(self._operations.version(path), path)
 
     def _resolve_at(self, version: int, path: str) -> Node:
         with self._lock:

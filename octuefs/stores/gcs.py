@@ -34,7 +34,7 @@ from octuefs.errors import (
 )
 from octuefs.model.paths import CloudLocation, Location
 from octuefs.stores.base import Kind, LinkTarget, ObjectInfo, Skipped, Space
-from octuefs.stores.gcs_failures import failure
+from octuefs.stores.gcs_failures import Unreachable, failure
 from octuefs.stores.gcs_resource import FIELDS, describe, problem_with_name
 
 _LOG = logging.getLogger(__name__)
@@ -49,6 +49,10 @@ _SILENCE_SECONDS = 30
 """How long a server may say nothing before a request counts as failed (and is tried again)."""
 _REQUEST_SECONDS = 180
 """How long one request may take, all its tries included."""
+_TRIES = 5
+"""Tries of a request that can be tried again, with 1, 2, 4 and 8 seconds and some chance between them."""
+_GONE_SECONDS = 3.0
+"""How long after all tries to connect have failed further requests fail at once: the kernel asks twice."""
 _CHECK_PAUSES = (0.5, 1.0)
 """Seconds between the tries of `check`, which are few: somebody waits for the mount."""
 
@@ -115,6 +119,8 @@ class GcsStore:
         self._lock = threading.Lock()  # guards _filesystem and _process
         self._filesystem: Any = None
         self._process = 0
+        self._gone: tuple[Exception | None, float] = (None, 0.0)
+        """Why no connection could be had of late, and until when that counts."""
 
     @property
     def in_cloud(self) -> bool:
@@ -138,6 +144,7 @@ class GcsStore:
                 json.loads((await request(filesystem, "GET", "b/{}/o", bucket, **params))[-1])
 
         for pause in (*_CHECK_PAUSES, None):
+            self._gone = (None, 0.0)
             try:
                 self._wait(look(), f"gs://{bucket}", seconds=_SILENCE_SECONDS)
                 return
@@ -314,7 +321,7 @@ class GcsStore:
 
         silence = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
         try:
-            return gcsfs.GCSFileSystem(
+            return _patient(gcsfs)(
                 token="anon" if self._anonymous else _credentials(),
                 access="read_write",
                 project=self._project or "",
@@ -358,10 +365,16 @@ class GcsStore:
     def _result(self, future: "concurrent.futures.Future[Any]", subject: str, seconds: float) -> Any:
         """Wait for a request and return its result; every failure leaves as ours."""
         try:
+            gone, until = self._gone
+            if gone is not None and time.monotonic() < until:
+                raise gone
             return future.result(seconds)
         except Exception as error:
             future.cancel()
-            raise failure(error, subject, self.endpoint) from error
+            failed = failure(error, subject, self.endpoint)
+            if isinstance(failed, Unreachable) and error is not self._gone[0]:
+                self._gone = (error, time.monotonic() + _GONE_SECONDS)
+            raise failed from error
 
     def _described(self, resource: Mapping[str, Any]) -> ObjectInfo | Skipped:
         """Describe a listed object, or say why it cannot be shown."""
@@ -402,6 +415,16 @@ def _gcsfs() -> Any:
         if _only_for_debugging not in logger.filters:
             logger.addFilter(_only_for_debugging)
     return module
+
+
+def _patient(gcsfs: Any) -> Any:
+    """Return gcsfs's file system with a bound on its patience that suits somebody who waits for a read."""
+    retry = importlib.import_module("gcsfs.retry")
+    plain = getattr(gcsfs.GCSFileSystem._request, "__wrapped__", None)
+    if plain is None:
+        return gcsfs.GCSFileSystem
+    request = retry.retry_request(retries=_TRIES)(plain)
+    return type("PatientFileSystem", (gcsfs.GCSFileSystem,), {"_request": request})
 
 
 def _only_for_debugging(record: logging.LogRecord) -> bool:

@@ -21,6 +21,10 @@ _REFUSED_CREDENTIALS = (
 )
 
 
+class Unreachable(StoreUnavailable):
+    """No connection to the store can be had, or kept."""
+
+
 def failure(error: BaseException, subject: str, endpoint: str = "") -> OctuefsError:
     """Return our exception for one of gcsfs or of a library below it, naming `subject` (a gs:// path).
 
@@ -99,11 +103,11 @@ def _timed_out(error: Any, subject: str, server: str) -> OctuefsError:
 def _unreachable(error: Any, subject: str, server: str) -> OctuefsError:
     number = getattr(error, "errno", None)
     reason = os.strerror(number) if isinstance(number, int) and number > 0 else "no connection"
-    return StoreUnavailable(f"{subject}: cannot reach {server} ({reason}); check the network")
+    return Unreachable(f"{subject}: cannot reach {server} ({reason}); check the network")
 
 
 def _broken_off(error: Any, subject: str, server: str) -> OctuefsError:
-    return StoreUnavailable(f"{subject}: the connection to {server} broke off ({type(error).__name__})")
+    return Unreachable(f"{subject}: the connection to {server} broke off ({type(error).__name__})")
 
 
 def _refused_or_broken(error: Any, subject: str, server: str) -> OctuefsError:
