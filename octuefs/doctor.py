@@ -35,7 +35,7 @@ def _device() -> Finding:
 
 def _library() -> Finding:
     try:
-        from octuefs.drivers.libfuse import library_version
+        from octuefs.drivers.binding import library_version
 
         return Finding(True, True, f"libfuse {library_version()} was found")
     except OctuefsError as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from octuefs.datafile import NO_METADATA, Datafile
-from octuefs.errors import NotFound, OctuefsError
+from octuefs.errors import NotFound, OctuefsError, StoreUnavailable
 from octuefs.index import (
     Change,
     DatafileSeen,
@@ -66,24 +66,29 @@ class Keeper:
 
         :raise OctuefsError: where the store cannot be listed
         """
+        started = time.monotonic()
         self._thread.submit(self._synchronise, "", progress).result()
-        self._refreshed_at = time.monotonic()
+        self._refreshed_at = started
 
-    def refresh(self) -> "Future[None]":
-        """Read the whole store again; callers at the same time share one reading."""
+    def refresh(self, *, join: bool = False) -> "Future[None]":
+        """Read the whole store again, from now on, or `join` a reading that is under way already."""
         with self._refresh_lock:
-            if self._refreshing is None or self._refreshing.done():
-                self._refreshing = self._thread.submit(self._refresh)
-            return self._refreshing
+            under_way = self._refreshing
+            if under_way is None or under_way.done() or (under_way.running() and not join):
+                self._refreshing = under_way = self._thread.submit(self._refresh)
+            return under_way
 
     def _refresh(self) -> None:
         started = time.monotonic()
         try:
             self._synchronise("", None)
-        except OctuefsError as error:
-            self.report.failure(f"could not re-read {self.location}: {error}")
+        except Exception as error:
             self._failed_at = time.monotonic()
-            raise
+            self.report.failure(f"could not re-read {self.location}: {error}")
+            if isinstance(error, OctuefsError):
+                raise
+            logger.exception("unexpected failure while %s was read", self.location)
+            raise StoreUnavailable(f"{self.location} could not be read: {error}") from error
         self._refreshed_at = started
         self._failed_at = None
 
@@ -102,9 +107,9 @@ class Keeper:
             return
         if self._failed_at is not None:
             if time.monotonic() - self._failed_at >= _RETRY_SECONDS:
-                self.refresh()
+                self.refresh(join=True)
             return
-        refreshing = self.refresh()
+        refreshing = self.refresh(join=True)
         if age >= ttl:
             try:
                 refreshing.result(_LONGEST_WAIT_SECONDS)

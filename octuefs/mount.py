@@ -133,12 +133,13 @@ class _Mount:
             "counts": counts,
             "index_version": index.version,
             "files_hashed": dataset.hasher.computed,
+            "cache": {"hashes_remembered": dataset.hasher.remembered},
             "changes": self.watching(),
             "skipped_count": len(skipped),
             "skipped": skipped[:_SHOWN_SKIPPED],
             "sdk_hash_differs": dataset.in_cloud and bool(skipped or counts["shadowed"]),
             "problems": report.problem_count,
-            "uploads": 0,
+            "failures": report.failure_count,
         }
 
     def status_text(self) -> bytes:

@@ -66,6 +66,12 @@ class Report:
         with self._lock:
             return sum(map(len, self._problems.values()))
 
+    @property
+    def failure_count(self) -> int:
+        """How many recent failures are remembered."""
+        with self._lock:
+            return len(self._failures)
+
     def text(self) -> str:
         """Return all of it as lines for a person, the latest failure last; empty when all is well."""
         with self._lock:

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from octuefs.datafile import Datafile
-from octuefs.errors import OctuefsError
+from octuefs.errors import OctuefsError, StoreUnavailable
 from octuefs.model.hashes import extend_crc32c
 from octuefs.stores.base import ObjectInfo, Store
 
@@ -115,8 +115,11 @@ class Hasher:
         self._pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1), thread_name_prefix="hash")
         self._lock = threading.Lock()
         self._in_flight: dict[Datafile, Future[None]] = {}
+        self._stopping = False
         self.computed = 0
         """How many files have been read to hash them."""
+        self.remembered = 0
+        """How many hashes were known from before."""
 
     def ensure(
         self, datafiles: Iterable[Datafile], progress: Callable[[int], None] | None = None
@@ -157,6 +160,8 @@ class Hasher:
 
     def _hash_batch(self, batch: list[tuple[Datafile, "Future[None]"]]) -> None:
         for datafile, future in batch:
+            if not future.set_running_or_notify_cancel():
+                continue
             try:
                 self._hash(datafile)
             except BaseException as error:
@@ -177,6 +182,7 @@ class Hasher:
             version = _version(datafile.content)
             if version in found:
                 self._publish(datafile, found[version])
+                self.remembered += 1
             else:
                 rest.append(datafile)
         return rest
@@ -202,6 +208,8 @@ class Hasher:
         try:
             crc32c = offset = 0
             while offset < datafile.size and (block := source.read(offset, min(BLOCK_BYTES, datafile.size - offset))):
+                if self._stopping:
+                    raise StoreUnavailable(f"{datafile.path}: not hashed, for the mount has ended")
                 crc32c = extend_crc32c(crc32c, block)
                 offset += len(block)
             unchanged = datafile.content is not None and source.version() == datafile.content.version
@@ -213,8 +221,12 @@ class Hasher:
             self._publish(datafile, crc32c)
 
     def close(self) -> None:
-        """Stop the workers."""
+        """Stop the workers; who waits for a hash that will not come is told."""
+        self._stopping = True
         self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            for future in self._in_flight.values():
+                future.cancel()
 
 
 def _version(content: ObjectInfo | None) -> Version | None:

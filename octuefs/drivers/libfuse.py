@@ -7,23 +7,18 @@ stands still) and calls the operation of the same name. It translates and decide
 import codecs
 import errno
 import logging
+import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from cachetools import LRUCache, TTLCache
 
+from octuefs.drivers.binding import Fuse
 from octuefs.drivers.pages import PageCaches
 from octuefs.errors import NotFound, OctuefsError, to_errno
 from octuefs.operations import IO_BYTES, Operations
 from octuefs.tree.node import Attributes, Node
-
-try:
-    import fuse
-except OSError as error:  # fusepy looks for the library while it is imported
-    raise OctuefsError(
-        "libfuse 2 is not installed; on Debian and Ubuntu: sudo apt-get install libfuse2 (newer: libfuse2t64)"
-    ) from error
 
 logger = logging.getLogger(__name__)
 
@@ -118,10 +113,10 @@ class LibfuseAdapter:
 
     # --- names and attributes
 
-    def getattr(self, path: str | None, info: Any = None) -> dict[str, int]:
+    def getattr(self, path: str | None, info: Any = None) -> Attributes:
         """stat(2); without a path, of an open file."""
         node = self._operations.node_of(info.fh) if path is None else self._resolve(path)
-        return _stat(self._operations.getattr(node))
+        return self._operations.getattr(node)
 
     def readlink(self, path: str) -> str:
         """readlink(2)."""
@@ -156,12 +151,14 @@ class LibfuseAdapter:
         """opendir(3)."""
         return self._operations.opendir(self._resolve(path))
 
-    def readdir(self, path: str | None, handle: int) -> Iterator[tuple[str, dict[str, int], int]]:
-        """readdir(3): without offsets, so libfuse keeps the one snapshot and its positions."""
-        yield ".", {"st_ino": self._inode(path), "st_mode": 0o040000}, 0
-        yield "..", {"st_ino": self._inode(path and (path.rpartition("/")[0] or "/")), "st_mode": 0o040000}, 0
-        for entry in self._operations.readdir(handle):
-            yield entry.name, {"st_ino": entry.inode, "st_mode": entry.mode}, 0
+    def readdir(self, path: str | None, handle: int) -> list[tuple[str, int, int]]:
+        """readdir(3): (name, inode, mode) of each entry; libfuse keeps the one snapshot and its positions."""
+        above = path and (path.rpartition("/")[0] or "/")
+        return [
+            (".", self._inode(path), stat.S_IFDIR),
+            ("..", self._inode(above), stat.S_IFDIR),
+            *((entry.name, entry.inode, entry.mode) for entry in self._operations.readdir(handle)),
+        ]
 
     def _inode(self, path: str | None) -> int:
         try:
@@ -215,23 +212,6 @@ class LibfuseAdapter:
     setxattr = removexattr = utimens = _refuse
 
 
-def _stat(attributes: Attributes) -> dict[str, int]:
-    return {
-        "st_ino": attributes.inode,
-        "st_mode": attributes.mode,
-        "st_nlink": attributes.links,
-        "st_uid": attributes.uid,
-        "st_gid": attributes.gid,
-        "st_rdev": attributes.device,
-        "st_size": attributes.size,
-        "st_blocks": attributes.blocks,
-        "st_blksize": IO_BYTES,
-        "st_atime": attributes.mtime_ns,
-        "st_mtime": attributes.mtime_ns,
-        "st_ctime": attributes.ctime_ns,
-    }
-
-
 def serve(
     operations: Operations,
     mount_point: str,
@@ -265,7 +245,7 @@ def serve(
         "allow_other": allow_other,
     }
     try:
-        fuse.FUSE(
+        Fuse(
             LibfuseAdapter(operations, mounted),
             mount_point,
             raw_fi=True,
@@ -275,9 +255,3 @@ def serve(
         )
     except RuntimeError as error:
         raise OctuefsError(f"libfuse could not mount on {mount_point} (exit code {error})") from error
-
-
-def library_version() -> str:
-    """Return the version of the libfuse that was found, e.g. "2.9"."""
-    version = int(fuse._libfuse.fuse_version())
-    return f"{version // 10}.{version % 10}"

@@ -38,7 +38,16 @@ from octuefs.model.fields import (
     timestamp_text,
 )
 from octuefs.model.hashes import hash_of_text
-from octuefs.model.values import CONTAINERS, TooDeep, check_depth, json_value, load_json, revive, sdk_repr, stored_form
+from octuefs.model.values import (
+    MAX_DEPTH,
+    TooDeep,
+    check_depth,
+    json_value,
+    load_json,
+    revive,
+    sdk_repr,
+    stored_form,
+)
 
 __all__ = [
     "SDK_VERSION",
@@ -167,16 +176,15 @@ _DATASET_PARSERS: Parsers = {
 _PLAIN_DATASET_PARSERS: Parsers = {**_DATASET_PARSERS, "tags": check_tags}
 
 
-def _read_fields(stored: Mapping[str, Any], parsers: Parsers, subject: str, problems: list[str]) -> dict[str, Any]:
-    """Return the fields of a record, `unread` among them.
+_LEVELS_ABOVE_FIELDS = 3
+"""A field's value lies in a record, in `datafiles`, in the document."""
 
-    :raise TooDeep: where a value could not be written again
-    """
+
+def _read_fields(stored: Mapping[str, Any], parsers: Parsers, subject: str, problems: list[str]) -> dict[str, Any]:
+    """Return the fields of a record, `unread` among them."""
     fields: dict[str, Any] = {}
     unread: dict[str, Any] = {}
     for key, value in stored.items():
-        if isinstance(value, CONTAINERS):
-            check_depth(value)
         parser = parsers.get(key)
         if parser is None:
             unread[key] = value
@@ -199,6 +207,7 @@ def decode_octue(data: bytes) -> tuple[OctueDocument, list[str]]:
         content = load_json(data.decode("utf-8"))
         if not isinstance(content, dict):
             raise BadValue("it holds no JSON object")
+        check_depth(content, MAX_DEPTH + _LEVELS_ABOVE_FIELDS)
         return _decode_content(content)
     except UnicodeDecodeError as error:
         reason = f"it is not UTF-8 (at byte {error.start})"
@@ -210,11 +219,6 @@ def decode_octue(data: bytes) -> tuple[OctueDocument, list[str]]:
 def _decode_content(content: dict[str, Any]) -> tuple[OctueDocument, list[str]]:
     problems: list[str] = []
     unread = {key: value for key, value in content.items() if key not in ("datafiles", "dataset")}
-    for key, value in unread.items():
-        try:
-            check_depth(value)
-        except TooDeep as error:
-            raise TooDeep(f"{key!r}: {error}") from None
     datafiles, leftover = _decode_datafiles(content.get("datafiles"), problems)
     if leftover is not None:
         unread["datafiles"] = leftover
@@ -232,7 +236,6 @@ def _decode_datafiles(stored: Any, problems: list[str]) -> tuple[dict[str, Dataf
     if not stored:
         return {}, None
     if not isinstance(stored, dict):
-        check_depth(stored)
         problems.append("datafiles: it is no object")
         return {}, stored
     records: dict[str, DatafileMetadata] = {}
@@ -242,7 +245,6 @@ def _decode_datafiles(stored: Any, problems: list[str]) -> tuple[dict[str, Dataf
             fields = _read_fields(record, _DATAFILE_PARSERS, f"datafile {name!r}", problems)
             records[name] = DatafileMetadata(**fields)
             continue
-        check_depth(record)
         leftover[name] = record
         if record is not None:
             problems.append(f"datafile {name!r}: its record is no object")
@@ -256,6 +258,7 @@ def decode_dataset_record(obj: Any, *, revive_types: bool) -> tuple[DatasetMetad
     cloud dataset so. Labels are read in both forms.
     """
     try:
+        check_depth(obj, MAX_DEPTH + 1)
         return _decode_dataset(obj, _DATASET_PARSERS if revive_types else _PLAIN_DATASET_PARSERS)
     except TooDeep as error:
         return None, [f"dataset: {error}"]
@@ -263,7 +266,6 @@ def decode_dataset_record(obj: Any, *, revive_types: bool) -> tuple[DatasetMetad
 
 def _decode_dataset(stored: Any, parsers: Parsers) -> tuple[DatasetMetadata | None, list[str]]:
     if not isinstance(stored, Mapping):
-        check_depth(stored)
         return None, ["dataset: its record is no object"]
     problems: list[str] = []
     return DatasetMetadata(**_read_fields(stored, parsers, "dataset", problems)), problems

@@ -57,13 +57,13 @@ def json_value(text: str) -> Any:
     return value
 
 
-def check_depth(value: Any) -> None:
-    """Refuse JSON that is nested deeper than `MAX_DEPTH`.
+def check_depth(value: Any, limit: int = MAX_DEPTH) -> None:
+    """Refuse JSON that is nested deeper than `limit`.
 
     :raise TooDeep: where it is
     """
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(limit + 1):
         level = [
             child
             for parent in level

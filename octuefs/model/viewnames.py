@@ -7,6 +7,7 @@ what has no bytes; an empty string is "%"; a comma between values means OR.
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Any
 from urllib.parse import unquote
 
@@ -53,8 +54,8 @@ def scalar_text(value: Any) -> str | None:
     """Return the text of a tag's value as `by-tag` shows it: strings bare, other scalars as JSON; else None."""
     if isinstance(value, str):
         return value
-    if type(value) is int:
-        return str(value)
+    if type(value) is int or (type(value) is float and isfinite(value)):
+        return repr(value)  # what JSON prints, sooner
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     return None

@@ -420,7 +420,7 @@ def test_status_says_what_is_mounted(dataset: Mounted) -> None:
     assert status["counts"]["files"] == len(PLAN.files)
     assert status["counts"]["bytes"] == sum(len(file.data) for file in PLAN.files)
     assert status["counts"]["labels"] == 3
-    assert status["uploads"] == 0
+    assert status["failures"] == 0
     assert status["skipped"] == []
     assert status["problems"] == 0
     assert status["sdk_hash_differs"] is False
