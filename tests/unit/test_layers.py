@@ -112,7 +112,7 @@ def test_imports_run_downwards_only(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_the_mount_imports_a_concrete_store_or_driver(module: str) -> None:
-    allowed = {"drivers.libfuse"} if module == "doctor" else set()
+    allowed = {"drivers.binding"} if module == "doctor" else set()
     if module == "mount" or is_concrete(module):
         return
     concrete = {other for other in imports(module) if is_concrete(other)}
