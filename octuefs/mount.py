@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +198,8 @@ def serve(config: MountConfig, announce: Announce) -> None:
             views=config.views,
             list_views=config.list_views,
         )
-        for name in namespace.shadowed_names():
-            logger.warning("the dataset's own %s hides the virtual name", name)
+        for path in islice(namespace.shadowed_paths(), _SHOWN_SKIPPED):
+            logger.warning("the dataset's own %s hides the virtual name", printable(path))
         control = ControlServer(places.control_socket(config.mount_point), _commands(mount))
         stack.callback(control.close)
         libfuse.serve(

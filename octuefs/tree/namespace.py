@@ -5,7 +5,7 @@ answer in every one of them: the dataset's own names win, then come the virtual 
 """
 
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from octuefs.datafile import Datafile
@@ -132,10 +132,16 @@ class Namespace:
             for name in VIEWS:
                 yield DirectoryEntry(name, virtual_inode(f"{path}/{name}"), stat.S_IFDIR)
 
-    def shadowed_names(self) -> list[str]:
-        """Return the virtual names of the root that the dataset's own files or folders hide."""
-        names = [*VIEWS, ".hash", ".hashes", ".metadata_hash", ".one", CONTROL_NAME]
-        return [name for name in names if name in self.dataset.index.root.children]
+    def shadowed_paths(self) -> Iterator[str]:
+        """Yield the paths of the dataset's own files and folders that hide a virtual name of their folder."""
+        names = {*VIEWS, ".hash", ".hashes", ".metadata_hash", ".one"} if self.views else set()
+        pending = [self.dataset.index.root]
+        while pending:
+            folder = pending.pop()
+            for name in sorted(names | ({CONTROL_NAME} if not folder.path else set())):
+                if name in folder.children:
+                    yield join(folder.path, name)
+            pending.extend(child for child in folder.children.values() if isinstance(child, Folder))
 
 
 class ScopeDirectory(Branch):
