@@ -4,11 +4,12 @@ Exit codes: 0 done; 1 it failed, with one line on stderr that says why and what 
 Imports that cost time stay inside the commands, so `octuefs --help` answers at once.
 """
 
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ import typer
 from octuefs import __version__
 from octuefs.config import DEFAULT_METADATA_TTL, MountConfig, SourceConfig, check_mount, check_source
 from octuefs.errors import OctuefsError
+from octuefs.report import printable
 
 if TYPE_CHECKING:
     from octuefs.dataset import Dataset
@@ -62,6 +64,9 @@ def _main(
     ] = False,
 ) -> None:
     """Mount Octue datasets, local or in Google Cloud Storage, and read them with any program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
@@ -70,7 +75,7 @@ def _failing_in_words() -> Iterator[None]:
     try:
         yield
     except OctuefsError as error:
-        print(f"octuefs: {error}", file=sys.stderr)
+        print(f"octuefs: {printable(str(error))}", file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         print("octuefs: interrupted", file=sys.stderr)
@@ -114,7 +119,9 @@ def _opened(config: SourceConfig) -> Iterator["Dataset"]:
 
     start_logging(None, "ERROR")
     report = Report()
-    with _progress("reading, files:") as progress, open_dataset(config, report, progress) as dataset:
+    with ExitStack() as stack:
+        with _progress("reading, files:") as progress:
+            dataset = stack.enter_context(open_dataset(config, report, progress))
         yield dataset
         if text := report.text():
             print(text, end="", file=sys.stderr)
@@ -152,8 +159,10 @@ def mount(
         )
         check_mount(config)
         if foreground:
+            from octuefs.daemon import raise_file_limit
             from octuefs.mount import serve, start_logging
 
+            raise_file_limit()
             start_logging(None, config.log_level)
             serve(config, _announce_in_foreground)
         else:
@@ -179,8 +188,9 @@ def _announce_in_foreground(message: dict[str, Any]) -> None:
 def _print_summary(summary: dict[str, Any]) -> None:
     from octuefs.launch import counted, paths_to_try, size_text
 
-    labels = summary["labels"]
-    print(f"{summary['source']} is mounted on {summary['mount_point']} (read-only)")
+    labels = [printable(label) for label in summary["labels"]]
+    place = printable(summary["mount_point"])
+    print(f"{printable(summary['source'])} is mounted on {place} (read-only)")
     shown = f": {' '.join(labels[:8])}{' ...' if len(labels) > 8 else ''}" if labels else ""
     files, size = counted(summary["files"], "file"), size_text(summary["bytes"])
     print(f"  {files}, {size}, {counted(len(labels), 'label')}{shown}")
@@ -188,10 +198,10 @@ def _print_summary(summary: dict[str, Any]) -> None:
         print("  there are no files in it (yet); is the source right?")
     if summary["problems"]:
         number = counted(summary["problems"], "thing")
-        print(f"  {number} could not be taken as stored: cat {summary['mount_point']}/.octuefs/errors")
+        print(f"  {number} could not be taken as stored: cat {place}/.octuefs/errors")
     print("Try:")
     for path in paths_to_try(summary):
-        print(f"  {path}")
+        print(f"  {printable(path)}")
     sys.stdout.flush()
 
 
@@ -215,7 +225,7 @@ def refresh(mount_point: Annotated[Path, typer.Argument(help="Where it is mounte
 
         with _progress("re-reading"):
             status = ask_daemon(os.path.abspath(mount_point), "refresh")
-        print(f"{status['source']} read again: {status['counts']['files']:,} files")
+        print(f"{printable(status['source'])} read again: {status['counts']['files']:,} files")
 
 
 # --- looking without mounting
@@ -239,7 +249,8 @@ def info(
                 _progress("hashing, files:") as progress,
             ):
                 facts = dataset_facts(dataset, progress)
-        print(json.dumps(facts, indent=2) if as_json else facts_text(facts))
+        for line in (json.dumps(facts, indent=2) if as_json else facts_text(facts)).split("\n"):
+            print(printable(line))
 
 
 @app.command("hash")
@@ -250,8 +261,10 @@ def hash_command(
 ) -> None:
     """Print the dataset's hash, as the SDK computes it."""
     config = SourceConfig(source, recursive, anonymous)
-    with _failing_in_words(), _opened(config) as dataset, _progress("hashing, files:") as progress:
-        print(dataset.set_hash("", (), progress))
+    with _failing_in_words():
+        with _opened(config) as dataset, _progress("hashing, files:") as progress:
+            value = dataset.set_hash("", (), progress)
+        print(value)
 
 
 @app.command("ls")
@@ -287,7 +300,7 @@ def doctor() -> None:
 
     findings = examine()
     for finding in findings:
-        print(f"{'ok     ' if finding.good else 'MISSING' if finding.needed else 'note   '} {finding.text}")
+        print(f"{'ok     ' if finding.good else 'MISSING' if finding.needed else 'note   '} {printable(finding.text)}")
     if any(finding.needed and not finding.good for finding in findings):
         raise typer.Exit(1)
 

@@ -6,14 +6,16 @@ lies in a folder of the user's own (0700).
 
 import json
 import logging
+import os
 import socket
 import socketserver
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from octuefs.errors import NotFound, OctuefsError
+from octuefs.errors import NotFound, OctuefsError, from_os_error
 
 logger = logging.getLogger(__name__)
 
@@ -29,34 +31,56 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         """Answer one request."""
+        with suppress(ConnectionError):  # who asked may have gone
+            self.wfile.write(json.dumps(self._answer()).encode() + b"\n")
+
+    def _answer(self) -> dict[str, Any]:
         assert isinstance(self.server, _Server)
         try:
             name = json.loads(self.rfile.readline(_LONGEST_LINE))["command"]
-            answer = {"ok": True, **self.server.commands[name]()}
-        except OctuefsError as error:
-            answer = {"ok": False, "error": str(error)}
-        except (ValueError, KeyError, TypeError):
-            answer = {"ok": False, "error": "not a command of this daemon"}
-        self.wfile.write(json.dumps(answer).encode() + b"\n")
+            command = self.server.commands[name]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return {"ok": False, "error": "not a command of this daemon"}
+        try:
+            return {"ok": True, **command()}
+        except Exception as error:
+            logger.exception("the command %s failed", name)
+            words = str(error) if isinstance(error, OctuefsError) else f"{name} failed unexpectedly: {error!r}"
+            return {"ok": False, "error": words}
 
 
 class ControlServer:
     """Listens while a mount lives."""
 
     def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
-        """Listen at `path`; a socket left by a daemon that died is replaced."""
+        """Listen at `path`; a socket left by a daemon that died is replaced.
+
+        :raise OctuefsError: where no socket can be made there
+        """
         self._path = path
-        path.unlink(missing_ok=True)
-        self._server = _Server(str(path), _Handler)
+        try:
+            path.unlink(missing_ok=True)
+            self._server = _Server(str(path), _Handler)
+            self._socket = _identity(path)
+        except OSError as error:
+            raise from_os_error(error, f"the control socket {path}") from error
         self._server.commands = commands
         self._thread = threading.Thread(target=self._server.serve_forever, name="control", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening and remove the socket."""
+        """Stop listening and remove the socket, unless another daemon's stands there since."""
         self._server.shutdown()
+        with suppress(OSError):
+            # Before ours is closed: until then nobody else's can have its inode number.
+            if _identity(self._path) == self._socket:
+                self._path.unlink()
         self._server.server_close()
-        self._path.unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
 
 
 def ask(path: Path, command: str, timeout: float | None = None) -> dict[str, Any]:
@@ -75,7 +99,9 @@ def ask(path: Path, command: str, timeout: float | None = None) -> dict[str, Any
         raise NotFound("no octuefs daemon of this user listens for this mount point") from None
     except OSError as error:
         raise OctuefsError(f"the daemon does not answer: {error}") from error
-    answer: dict[str, Any] = json.loads(line or b'{"ok": false, "error": "the daemon ended"}')
+    if not line.endswith(b"\n"):
+        raise OctuefsError("the daemon ended before it answered")
+    answer: dict[str, Any] = json.loads(line)
     if not answer.pop("ok"):
         raise OctuefsError(answer["error"])
     return answer

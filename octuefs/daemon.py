@@ -7,12 +7,15 @@ or `{"error": "..."}`. After that it keeps no terminal, no pipe and no folder of
 import json
 import logging
 import os
+import resource
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from octuefs import places
 from octuefs.config import MountConfig
 from octuefs.errors import OctuefsError
+from octuefs.report import printable
 
 logger = logging.getLogger("octuefs.daemon")  # this module's own __name__ is "__main__", which no level is set for
 
@@ -33,19 +36,31 @@ def _let_go() -> None:
     os.close(nowhere)
 
 
+def raise_file_limit() -> None:
+    """Let this process open as many files as the system allows it: each file open in the mount is one here."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> int:
     """Serve the mount; return the exit code."""
-    config = MountConfig.from_json(json.load(sys.stdin))
-    log = places.log_file(config.mount_point)
     from octuefs.mount import serve, start_logging
 
-    start_logging(log, config.log_level)
+    config = MountConfig.from_json(json.load(sys.stdin))
+    raise_file_limit()
+    try:
+        log = places.log_file(config.mount_point)
+        start_logging(log, config.log_level)
+    except OctuefsError as error:
+        _say({"error": str(error)})
+        return 1
     os.chdir("/")
 
     def announce(message: dict[str, Any]) -> None:
         _say(message)
         if "mounted" in message:
-            logger.info("mounted %s on %s", config.source.source, config.mount_point)
+            logger.info("mounted %s on %s", printable(config.source.source), printable(config.mount_point))
             log_descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             os.dup2(log_descriptor, 2)
             os.close(log_descriptor)
@@ -54,7 +69,7 @@ def main() -> int:
     try:
         serve(config, announce)
     except OctuefsError as error:
-        logger.error("%s", error)
+        logger.error("%s", printable(str(error)))
         _say({"error": str(error)})
         return 1
     except Exception as error:

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from octuefs.content.hashing import Hasher
 from octuefs.content.reader import SequentialReader
 from octuefs.datafile import Datafile
-from octuefs.errors import Conflict, NotFound
+from octuefs.errors import Conflict, NotFound, OctuefsError
 from octuefs.index import Other, Query
 from octuefs.keeper import Keeper
 from octuefs.model.hashes import hash_of_set
 from octuefs.model.metadata import DatasetMetadata, dataset_metadata_hash
 from octuefs.model.paths import METADATA_NAME, derived_id, join
-from octuefs.stored_metadata import LARGEST_FILE
 from octuefs.stores.base import ByteSource, ObjectInfo
 
 _ATTEMPTS = 5
@@ -52,7 +51,12 @@ class Dataset:
         if not folder:
             return self.metadata
         entry = self.index.entry(join(folder, METADATA_NAME))
-        return self.keeper.stored.record_within(folder, entry.info.version) if isinstance(entry, Other) else None
+        if not isinstance(entry, Other):
+            return None
+        try:
+            return self.keeper.stored.record_within(folder, entry.info.version)
+        except OctuefsError:
+            return None  # reported; the next to ask tries again
 
     def stores_metadata_in(self, folder: str) -> bool:
         """Say whether the store has a `.octue` of its own in a folder, whatever it holds."""
@@ -63,7 +67,10 @@ class Dataset:
 
         :raise OctuefsError: where it cannot be read
         """
-        return self.store.read_small(join(folder, METADATA_NAME), LARGEST_FILE)
+        entry = self.index.entry(join(folder, METADATA_NAME))
+        if not isinstance(entry, Other):
+            raise NotFound(f"{join(folder, METADATA_NAME)}: no such file")
+        return self.keeper.stored.text_within(folder, entry.info.version)
 
     @property
     def name(self) -> str:
@@ -120,10 +127,19 @@ class Dataset:
 
     def set_hash(self, folder: str, queries: Queries, progress: Callable[[int], None] | None = None) -> str:
         """Return the hash of the set of datafiles in and below `folder` that satisfy `queries`."""
-        members = self.hashed_members(folder, queries, progress)
-        return self.index.cached(
-            ("hash", folder, queries), lambda: hash_of_set(datafile.hash_value for datafile in members)
-        )
+
+        def compute() -> str | None:
+            members = self.index.members(folder, queries)
+            if any(datafile.crc32c is None for datafile in members):
+                return None  # it changed since it was hashed
+            return hash_of_set(datafile.hash_value for datafile in members)
+
+        for _ in range(_ATTEMPTS):
+            self.hashed_members(folder, queries, progress)
+            value = self.index.cached(("hash", folder, queries), compute)
+            if value is not None:
+                return value
+        raise Conflict(f"{self.location}: files keep changing while they are read")
 
     # --- bytes
 

@@ -73,7 +73,10 @@ def _credentials() -> Finding:
     os.environ.setdefault("NO_GCE_CHECK", "true")
     try:
         credentials, project = google.auth.default()
-    except google.auth.exceptions.GoogleAuthError:
+    except (google.auth.exceptions.GoogleAuthError, OSError, ValueError, AttributeError):
+        if file := os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+            text = f"Google credentials: GOOGLE_APPLICATION_CREDENTIALS names {file}, which cannot be used"
+            return Finding(False, False, f"{text}; correct or unset it")
         return Finding(
             False,
             False,

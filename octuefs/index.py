@@ -1,8 +1,8 @@
 """The facts of one dataset: which files there are, and what views need to find them without scanning.
 
-`dataset.py` publishes what the store says; `tree/` asks. Datafiles have row numbers; each label, extension,
-date, tag and known hash has the bitmap of its rows, so a view is a few set operations. All changes enter
-through `publish`; `version` grows with each.
+The keeper publishes what the store says, hash workers what they computed, and `tree/` asks. Datafiles have row
+numbers; each label, extension, date, tag and known hash has the bitmap of its rows, so a view is a few set
+operations. All changes enter through `publish` and `publish_hash`; `version` grows with each of the former.
 
 Lock order: `lock` is the only lock here, is held for memory work alone (never for a file, a request or a
 callback), and may be taken while holding no other lock of the package.
@@ -255,6 +255,11 @@ class Index:
         for table, key in self._places(datafile):
             if (bitmap := table.get(key)) is not None:
                 bitmap.discard(row)
+                if not bitmap:
+                    del table[key]
+        for key in {key for key, _ in tag_entries(datafile.metadata.tags)}:
+            if not self.by_tag.get(key, True):
+                del self.by_tag[key]
         self.unhashed.discard(row)
         self._rows[row] = None
         self._free_rows.append(row)
@@ -296,11 +301,6 @@ class Index:
                     return None
                 folder = child
         return folder
-
-    def all_datafiles(self) -> list[Datafile]:
-        """Return every datafile of the dataset."""
-        with self.lock:
-            return self.resolve(self.datafiles)
 
     def resolve(self, rows: BitMap) -> list[Datafile]:
         """Return the datafiles of rows that are there (under `lock`, or for rows selected under it)."""

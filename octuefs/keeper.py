@@ -8,8 +8,9 @@ futures and hold no lock meanwhile.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 from octuefs.datafile import NO_METADATA, Datafile
 from octuefs.errors import NotFound, OctuefsError, StoreUnavailable
@@ -36,7 +37,7 @@ _RETRY_SECONDS = 5.0
 """How soon a refresh that failed is tried again."""
 _LONGEST_WAIT_SECONDS = 20.0
 """How long an answer waits for a store that is slow to be listed, before it is given from the old facts."""
-_LEAST_TTL = 1.0
+_LEAST_TTL = 0.5
 """Look-ups and listings are not asked of the store more often than this, whatever the TTL (seconds)."""
 
 
@@ -53,6 +54,8 @@ class Keeper:
         self.recursive = recursive
         self.metadata_ttl = metadata_ttl
         self.stored = StoredMetadata(store, report)
+        self.replaced: Callable[[], object] = lambda: None
+        """Called where another folder has taken the source's place, so that it is watched instead."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper")
         self._refresh_lock = threading.Lock()
         self._refreshing: Future[None] | None = None
@@ -60,6 +63,8 @@ class Keeper:
         self._failed_at: float | None = None
         """When the latest refresh failed, None where it did not."""
         self._links: set[str] = set()
+        self._to_look_at: set[str] = set()
+        self._looking: Future[None] | None = None
 
     def load(self, progress: Callable[[int], None] | None = None) -> None:
         """Fill the index from the store; `progress` is told how many files have been seen.
@@ -81,6 +86,9 @@ class Keeper:
     def _refresh(self) -> None:
         started = time.monotonic()
         try:
+            if self.store.reopen_if_replaced():
+                self.report.failure(f"{self.location} was replaced by another folder; that one is shown now")
+                self.replaced()
             self._synchronise("", None)
         except Exception as error:
             self._failed_at = time.monotonic()
@@ -119,8 +127,16 @@ class Keeper:
                 self._failed_at = time.monotonic()
 
     def changed(self, paths: Iterable[str]) -> "Future[None]":
-        """Look at single paths of the store again and publish what they are now."""
-        return self._thread.submit(self._look_at, set(paths))
+        """Look at single paths of the store again and publish what they are now.
+
+        What is asked while others wait to be looked at is looked at together with them.
+        """
+        with self._refresh_lock:
+            self._to_look_at.update(paths)
+            look = self._looking
+            if look is None or look.done() or look.running():
+                look = self._looking = self._thread.submit(self._look)
+            return look
 
     def notice(self, path: str, version: object) -> None:
         """Have a path looked at again, in the background, if its known version is not `version`."""
@@ -149,9 +165,17 @@ class Keeper:
         """Stop the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def _look(self) -> None:
+        with self._refresh_lock:
+            paths, self._to_look_at = self._to_look_at, set()
+        try:
+            self._look_at(paths)
+        except Exception:
+            logger.exception("could not take in what changed")  # nobody may wait for this
+            raise
+
     def _look_at(self, paths: set[str]) -> None:
         changes: list[Change] = []
-        documents: dict[str, OctueDocument] = {}
         for path in sorted(paths):
             if not self.recursive and "/" in path:
                 continue
@@ -159,29 +183,24 @@ class Keeper:
                 if name_of(path) == METADATA_NAME and not self.in_cloud:
                     self._synchronise(parent_of(path), None, only_folder=True)
                 else:
-                    changes.extend(self._change_at(path, documents))
+                    changes.extend(self._change_at(path))
             except NotFound:
                 logger.debug("%s went away while it was looked at; the word of that is on its way", path)
             except OctuefsError as error:
-                self.report.set_problems(path, [str(error)])
-            except Exception:
-                logger.exception("could not look at %s", path)
+                self.report.failure(f"{path} could not be looked at: {error}")
         if changes:
             self.index.publish(changes)
         # Only now: these ask the index, and what was just looked at may be a link itself.
-        if changes := list(self._changes_of_links()):
+        if changes := list(self._changes_of_links(paths)):
             self.index.publish(changes)
 
-    def _change_at(self, path: str, documents: dict[str, OctueDocument]) -> Iterator[Change]:
+    def _change_at(self, path: str) -> Iterator[Change]:
         try:
             info = self.store.stat(path)
         except NotFound:
             if self.index.entry(path) is not None:
                 yield Removed(path)
-            self.report.set_problems(path, [])
-            return
-        except OctuefsError as error:
-            self.report.set_problems(path, [str(error)])
+            self.report.clear_below(path)
             return
         known = self.index.entry(path)
         if not (self.stored.admits_folder if info.kind is Kind.FOLDER else self.stored.admits)(path):
@@ -204,18 +223,23 @@ class Keeper:
         elif isinstance(known, Datafile):
             yield self._classify(info, known.metadata)
         else:
-            if folder not in documents:
-                documents[folder] = self.stored.document(folder)
-            yield self._classify(info, documents[folder].datafiles.get(name_of(path)))
+            described = self.index.entry(join(folder, METADATA_NAME))
+            version = described.info.version if isinstance(described, Other) else None
+            yield self._classify(info, self.stored.document(folder, version).datafiles.get(name_of(path)))
 
-    def _changes_of_links(self) -> Iterator[Change]:
-        """Look again at where symbolic links lead: their targets may have changed without them."""
+    def _changes_of_links(self, paths: set[str]) -> Iterator[Change]:
+        """Look again at the symbolic links that lead to `paths`, or to nothing: they change without being touched."""
         for path in sorted(self._links):
             known = self.index.entry(path)
             if not isinstance(known, Datafile) or known.info.kind is not Kind.SYMLINK:
                 self._links.discard(path)
                 continue
-            change = self._classify(known.info, known.metadata)
+            if known.content is not None and not _lies_at_or_below(known.content.path, paths):
+                continue
+            try:
+                change = self._classify(known.info, known.metadata)
+            except NotFound:
+                continue  # it went away; the word of that is on its way
             present = change.datafile.content if isinstance(change, DatafileSeen) else None
             if (present and present.version) != (known.content and known.content.version):
                 yield change
@@ -226,6 +250,7 @@ class Keeper:
         folders: dict[str, ObjectInfo] = {}
         files: dict[str, dict[str, ObjectInfo]] = {top: {}}
         skipped: dict[str, str] = {}
+        unread: set[str] = set()
         count = 0
         for item in self.store.scan(top, recursive=recursive):
             if isinstance(item, Skipped):
@@ -240,7 +265,8 @@ class Keeper:
                     progress(count)
         if not top and self._metadata_file_changed("", files[""].get(METADATA_NAME)):
             named = self.stored.named
-            self.stored.read_dataset(present=METADATA_NAME in files[""])
+            if not self.stored.read_dataset(present=METADATA_NAME in files[""]):
+                unread.add("")
             if only_folder and self.stored.named != named:
                 self._synchronise("", progress)
                 return
@@ -250,7 +276,7 @@ class Keeper:
         changes = list(self._removals(top, folders, files, recursive=recursive))
         changes.extend(self._folder_changes(top, folders))
         for folder, infos in files.items():
-            changes.extend(self._file_changes(folder, infos))
+            changes.extend(self._file_changes(folder, infos, unread))
         if changes:
             self.index.publish(changes)
         if not top and recursive == self.recursive:
@@ -285,7 +311,7 @@ class Keeper:
                 if not isinstance(entry, Folder):
                     if name not in present:
                         yield Removed(path)
-                        self.report.set_problems(path, [])
+                        self.report.clear_below(path)
                 elif path in folders or self.in_cloud:
                     if entry.info is not None and path not in folders:
                         yield FolderGone(path)
@@ -293,8 +319,11 @@ class Keeper:
                         pending.append(entry)
                 else:
                     yield Removed(path)
+                    self.report.clear_below(path)
         for path in list(self.index.shadowed):
-            if name_of(path) not in files.get(parent_of(path), {}):
+            parent = parent_of(path)
+            looked_at = parent == top or (recursive and _lies_at_or_below(parent, {top}))
+            if looked_at and name_of(path) not in files.get(parent, {}):
                 yield Removed(path)
 
     def _folder_changes(self, top: str, folders: dict[str, ObjectInfo]) -> Iterator[Change]:
@@ -305,8 +334,14 @@ class Keeper:
             if not isinstance(known, Folder) or known.info is None or known.info.version != info.version:
                 yield FolderSeen(info)
 
-    def _file_changes(self, folder: str, infos: dict[str, ObjectInfo]) -> Iterator[Change]:
-        stale = self._metadata_file_changed(folder, infos.get(METADATA_NAME))
+    def _file_changes(self, folder: str, infos: dict[str, ObjectInfo], unread: set[str]) -> Iterator[Change]:
+        """Yield what differs among the files of a folder.
+
+        Where its `.octue` could not be read this time (the folder is in `unread`), known metadata stay and the file
+        counts as seen in no version, so that the next reading tries again.
+        """
+        described = infos.get(METADATA_NAME)
+        stale = self._metadata_file_changed(folder, described)
         document: OctueDocument | None = None
         for name, info in infos.items():
             path = info.path
@@ -315,12 +350,26 @@ class Keeper:
             may_differ = (stale and not self.in_cloud) or path in self._links
             if same and (isinstance(known, Other) or not may_differ):
                 continue
-            if self.in_cloud:
-                yield self._classify(info, None)
-                continue
-            if document is None:
-                document = self.stored.document(folder) if METADATA_NAME in infos else OctueDocument()
-            yield self._classify(info, document.datafiles.get(name))
+            metadata: DatafileMetadata | None = None
+            if not self.in_cloud:
+                if document is None and folder not in unread:
+                    try:
+                        document = self.stored.document(folder, described.version) if described else OctueDocument()
+                    except OctuefsError:
+                        unread.add(folder)
+                if document is not None:
+                    metadata = document.datafiles.get(name)
+                elif isinstance(known, Datafile):
+                    metadata = known.metadata
+            try:
+                change = self._classify(info, metadata)
+            except NotFound:
+                continue  # a link that has gone meanwhile; the word of that is on its way
+            if isinstance(change, OtherSeen) and self.in_cloud and isinstance(known, Folder):
+                continue  # an object that is no datafile, hidden by the folder of its name
+            yield change
+        if folder in unread and described is not None:
+            yield OtherSeen(replace(described, version=None))
 
     def _metadata_file_changed(self, folder: str, info: ObjectInfo | None) -> bool:
         known = self.index.entry(join(folder, METADATA_NAME))
@@ -349,5 +398,26 @@ class Keeper:
                 self._links.discard(info.path)
                 return OtherSeen(info)
             self._links.add(info.path)
-            return DatafileSeen(Datafile(info, self.location, metadata or NO_METADATA, target.info))
-        return DatafileSeen(Datafile(info, self.location, metadata or NO_METADATA, info))
+            return self._datafile_on_disk(info, metadata, target.info)
+        return self._datafile_on_disk(info, metadata, info)
+
+    def _datafile_on_disk(
+        self, info: ObjectInfo, metadata: DatafileMetadata | None, content: ObjectInfo | None
+    ) -> DatafileSeen:
+        """Return a datafile that keeps the hash which is known of the same content."""
+        datafile = Datafile(info, self.location, metadata or NO_METADATA, content)
+        known = self.index.entry(info.path)
+        same = isinstance(known, Datafile) and content and known.content and known.content.version == content.version
+        if same and isinstance(known, Datafile):
+            datafile.crc32c = known.crc32c
+        return DatafileSeen(datafile)
+
+
+def _lies_at_or_below(path: str, places: Collection[str]) -> bool:
+    """Say whether a path is one of `places`, or lies below one; "" is the root, above all."""
+    if path in places or "" in places:
+        return True
+    while path := parent_of(path):
+        if path in places:
+            return True
+    return False

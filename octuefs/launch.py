@@ -21,6 +21,7 @@ from octuefs.control import ask
 from octuefs.errors import BadValue, NotFound, OctuefsError
 from octuefs.mounts import mount_above, mount_at
 
+_CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 _DAEMON_ENDS_SECONDS = 30.0
 
 
@@ -31,7 +32,9 @@ def launch(config: MountConfig, progress: Callable[[int], None]) -> dict[str, An
     """
     with tempfile.TemporaryFile() as complaints:
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "octuefs.daemon"],
+            [sys.executable, "-P", "-m", "octuefs.daemon"],  # never a module from the folder we are in
+            cwd="/",
+            env=_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
@@ -62,9 +65,23 @@ def launch(config: MountConfig, progress: Callable[[int], None]) -> dict[str, An
             raise
 
 
+def _environment() -> dict[str, str]:
+    """Return the daemon's environment: the present one, with the file of credentials named as it is from anywhere."""
+    environment = dict(os.environ)
+    if credentials := environment.get(_CREDENTIALS):
+        environment[_CREDENTIALS] = os.path.abspath(credentials)
+    return environment
+
+
 def _wait_for_mount(mount_point: str) -> None:
-    """See the mount answer a first request: then it will answer the user's."""
-    os.stat(mount_point)
+    """See the mount answer a first request: then it will answer the user's.
+
+    :raise OctuefsError: where it does not
+    """
+    try:
+        os.stat(mount_point)
+    except OSError as error:
+        raise OctuefsError(f"{mount_point} was mounted, but does not answer: {error.strerror}") from error
 
 
 def _last_words(complaints: Any) -> str:
@@ -82,10 +99,10 @@ def unmount(mount_point: str, *, lazy: bool = False) -> None:
     mount = mount_at(mount_point)
     if mount is None or not mount.is_ours:
         raise BadValue(f"{mount_point} is not an octuefs mount point")
+    pid = None
     with suppress(OctuefsError):
         pid = ask(places.control_socket(mount_point), "status", timeout=10)["pid"]
-        return _unmount_and_wait(mount.mount_point, pid, lazy=lazy)
-    return _unmount_and_wait(mount.mount_point, None, lazy=lazy)
+    _unmount_and_wait(mount.mount_point, pid, lazy=lazy)
 
 
 def _unmount_and_wait(mount_point: str, pid: int | None, *, lazy: bool) -> None:

@@ -4,6 +4,7 @@
 calling thread, until it is unmounted.
 """
 
+import io
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from octuefs.config import MountConfig, SourceConfig
 from octuefs.content.hashing import HashCache, Hasher
 from octuefs.control import ControlServer
 from octuefs.dataset import Dataset
+from octuefs.errors import OctuefsError, from_os_error
 from octuefs.index import Index
 from octuefs.keeper import Keeper
 from octuefs.model.paths import CloudLocation, LocalLocation
@@ -32,6 +35,7 @@ from octuefs.tree.namespace import ControlFiles, Namespace
 logger = logging.getLogger(__name__)
 
 _SHOWN_SKIPPED = 100
+_LOG_BYTES = 1 << 20
 _KERNEL_SECONDS = 0.5
 """How long the kernel may answer from what it knows; with the watcher's moment a change shows within a second."""
 
@@ -67,7 +71,7 @@ def _open_hash_cache(store: Store) -> HashCache | None:
         return None
     try:
         return HashCache(places.hash_cache())
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, OctuefsError, sqlite3.Error) as error:
         logger.warning("hashes are not remembered over mounts: %s", error)
         return None
 
@@ -93,7 +97,13 @@ def _unloaded_dataset(config: SourceConfig, report: Report, mount_point: str | N
         index = Index()
         hasher = Hasher(store, index.publish_hash, cache)
         stack.callback(hasher.close)
-        keeper = Keeper(store, report, index, recursive=config.recursive, metadata_ttl=config.metadata_ttl)
+        keeper = Keeper(
+            store,
+            report,
+            index,
+            recursive=config.recursive,
+            metadata_ttl=max(0.0, config.metadata_ttl - _KERNEL_SECONDS),
+        )
         stack.callback(keeper.close)
         dataset = Dataset(keeper, hasher)
         yield dataset
@@ -154,17 +164,18 @@ class _Mount:
     def summary(self) -> dict[str, Any]:
         """Return what the mount command prints."""
         dataset, index = self.dataset, self.dataset.index
-        return {
-            "source": str(dataset.location),
-            "mount_point": self.config.mount_point,
-            "name": dataset.name,
-            "files": len(index.datafiles),
-            "bytes": index.total_bytes,
-            "labels": sorted(label for label, rows in index.by_label.items() if rows),
-            "extensions": sorted(extension for extension, rows in index.by_extension.items() if rows),
-            "problems": self.report.problem_count + len(self.report.skipped),
-            "views": self.config.views,
-        }
+        with index.lock:
+            return {
+                "source": str(dataset.location),
+                "mount_point": self.config.mount_point,
+                "name": dataset.name,
+                "files": len(index.datafiles),
+                "bytes": index.total_bytes,
+                "labels": sorted(index.by_label),
+                "extensions": sorted(index.by_extension),
+                "problems": self.report.problem_count + len(self.report.skipped),
+                "views": self.config.views,
+            }
 
 
 def serve(config: MountConfig, announce: Announce) -> None:
@@ -177,19 +188,7 @@ def serve(config: MountConfig, announce: Announce) -> None:
     report = Report()
     with ExitStack() as stack:
         dataset = stack.enter_context(_unloaded_dataset(config.source, report, config.mount_point))
-        watching: Callable[[], str] = lambda: f"asked again every {config.source.metadata_ttl:g} s"  # noqa: E731
-        if isinstance(dataset.location, LocalLocation):
-            from octuefs.stores.watch import Watcher
-
-            watcher = Watcher(
-                dataset.location.path,
-                dataset.keeper.changed,
-                lambda: dataset.keeper.refresh().exception(),
-                recursive=config.source.recursive,
-            )
-            watcher.start()
-            stack.callback(watcher.stop)
-            watching = lambda: watcher.how  # noqa: E731
+        watching = _watch(dataset, config.source, stack)
         dataset.keeper.load(lambda seen: announce({"seen": seen}))
         mount = _Mount(config, dataset, report, watching, time.time())
         namespace = Namespace(
@@ -214,6 +213,31 @@ def serve(config: MountConfig, announce: Announce) -> None:
     logger.info("unmounted %s", config.mount_point)
 
 
+def _watch(dataset: Dataset, config: SourceConfig, stack: ExitStack) -> Callable[[], str]:
+    """Begin to hear of changes underneath; return what says how they are heard of."""
+    location, keeper = dataset.location, dataset.keeper
+    if not isinstance(location, LocalLocation):
+        return lambda: f"asked again every {config.metadata_ttl:g} s"
+    from octuefs.stores.watch import Watcher
+
+    def begin() -> Watcher:
+        watcher = Watcher(
+            location.path, keeper.changed, lambda: keeper.refresh().exception(), recursive=config.recursive
+        )
+        watcher.start()
+        return watcher
+
+    current = [begin()]
+
+    def begin_again() -> None:
+        current[0].stop()
+        current[0] = begin()
+
+    keeper.replaced = begin_again
+    stack.callback(lambda: current[0].stop())
+    return lambda: current[0].how
+
+
 def _commands(mount: _Mount) -> dict[str, Callable[[], dict[str, Any]]]:
     def refresh() -> dict[str, Any]:
         mount.refresh()
@@ -222,11 +246,31 @@ def _commands(mount: _Mount) -> dict[str, Callable[[], dict[str, Any]]]:
     return {"refresh": refresh, "status": mount.status}
 
 
+class _PrivateLog(RotatingFileHandler):
+    """A log of four files at most, each 0600; none of its records is lost for a name that is not UTF-8."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8", errors="backslashreplace")
+
+    def _open(self) -> io.TextIOWrapper:
+        return open(
+            self.baseFilename,
+            "a",
+            encoding=self.encoding,
+            errors=self.errors,
+            opener=lambda path, flags: os.open(path, flags, 0o600),
+        )
+
+
 def start_logging(path: Path | None, level: str) -> None:
-    """Log to a file (0600), or to stderr where `path` is None; other libraries' noise only from warnings on."""
-    if path is not None:
-        path.touch(mode=0o600)
-    handler: logging.Handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler()
+    """Log to a file (0600), or to stderr where `path` is None; other libraries' noise only from warnings on.
+
+    :raise OctuefsError: where the file cannot be written
+    """
+    try:
+        handler: logging.Handler = _PrivateLog(path) if path else logging.StreamHandler()
+    except OSError as error:
+        raise from_os_error(error, f"the log {path}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)

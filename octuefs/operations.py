@@ -57,9 +57,9 @@ class Operations:
         """Return a number that changes when a path of the mount may lead to another node than before.
 
         What is known of a cloud dataset is brought up to date first, where its time has come; the control panel
-        waits for nobody.
+        waits for nobody, and neither does the root itself.
         """
-        if not path.startswith(f"/{CONTROL_NAME}/"):
+        if path != "/" and not f"{path}/".startswith(f"/{CONTROL_NAME}/"):
             self._dataset.keeper.expire()
         return self._dataset.index.version
 
@@ -106,6 +106,7 @@ class Operations:
 
     def opendir(self, node: Node) -> int:
         """Open a directory: what it lists now is what its handle will list."""
+        self._dataset.keeper.expire()
         return self._directories.add(DirectoryHandle(node, list(node.entries())))
 
     def readdir(self, handle: int) -> Sequence[DirectoryEntry]:

@@ -1,18 +1,54 @@
 """Where octuefs keeps what is its own, by user: cache, logs and the control sockets. All private (0700)."""
 
 import os
+import stat
+import tempfile
 from hashlib import blake2b
 from pathlib import Path
 
 import platformdirs
 
+from octuefs.errors import OctuefsError
+
 _APPLICATION = "octuefs"
+_LONGEST_SOCKET_PATH = 103
+"""In bytes: 104 with its final zero on macOS, 108 on Linux."""
 
 
-def _private(path: Path) -> Path:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.chmod(path, 0o700)
+def _private(base: str, variable: str, *names: str) -> Path:
+    """Return a private folder below a user folder that `variable` sets, made where it is not there.
+
+    :raise OctuefsError: where it cannot be
+    """
+    path = Path(base, *names)
+    try:
+        for folder in (Path(base), path):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chmod(folder, 0o700)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise OctuefsError(f"{path} cannot be used: {reason}; make it yours, or set {variable} elsewhere") from error
     return path
+
+
+def _state(*names: str) -> Path:
+    return _private(platformdirs.user_state_dir(_APPLICATION), "XDG_STATE_HOME", *names)
+
+
+def _temporary() -> Path:
+    """Return a folder of this user's own where everybody may write.
+
+    :raise OctuefsError: where what stands there may be somebody else's
+    """
+    folder = Path(tempfile.gettempdir()) / f"{_APPLICATION}-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise OctuefsError(f"{folder} cannot be used: {os.strerror(error.errno or 0)}") from error
+    if found.st_uid != os.getuid() or found.st_mode != stat.S_IFDIR | 0o700:
+        raise OctuefsError(f"{folder} is not a private folder of yours (mode 0700); remove it, or set TMPDIR elsewhere")
+    return folder
 
 
 def _slug(mount_point: str) -> str:
@@ -24,18 +60,23 @@ def _slug(mount_point: str) -> str:
 
 def hash_cache() -> Path:
     """Return the file that remembers hashes of local files."""
-    return _private(Path(platformdirs.user_cache_dir(_APPLICATION))) / "hashes.sqlite"
+    return _private(platformdirs.user_cache_dir(_APPLICATION), "XDG_CACHE_HOME") / "hashes.sqlite"
 
 
 def log_file(mount_point: str) -> Path:
     """Return the log of the mounts at a mount point."""
-    folder = _private(Path(platformdirs.user_state_dir(_APPLICATION))) / "log"
     readable = "".join(char if char.isalnum() else "-" for char in os.path.basename(mount_point))[:40]
-    return _private(folder) / f"{readable}-{_slug(mount_point)}.log"
+    return _state("log") / f"{readable}-{_slug(mount_point)}.log"
 
 
 def control_socket(mount_point: str) -> Path:
-    """Return the socket on which the daemon of a mount point listens; its path is short enough for one."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime) / _APPLICATION if runtime else Path(platformdirs.user_state_dir(_APPLICATION)) / "run"
-    return _private(folder) / f"{_slug(mount_point)}.sock"
+    """Return the socket on which the daemon of a mount point listens; its path is short enough for one.
+
+    Not in XDG_RUNTIME_DIR, which a login has and a cron job has not.
+
+    :raise OctuefsError: where there is no place for it
+    """
+    path = _state("run") / f"{_slug(mount_point)}.sock"
+    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+        path = _temporary() / path.name
+    return path

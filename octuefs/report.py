@@ -22,25 +22,38 @@ class Report:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._problems: dict[str, tuple[str, ...]] = {}
+        self._is_full = False
         self._failures: deque[tuple[float, str]] = deque(maxlen=_KEPT_FAILURES)
         self.skipped: dict[str, str] = {}
         """Reasons by name of what the store holds and the mount cannot show."""
 
     def set_problems(self, subject: str, problems: Sequence[str]) -> None:
         """Say all that is wrong with `subject` now; nothing clears it."""
+        texts = tuple(map(printable, problems))
         with self._lock:
-            if not problems:
+            if not texts:
                 self._problems.pop(subject, None)
                 return
-            if self._problems.get(subject) == tuple(problems):
+            if self._problems.get(subject) == texts:
                 return
-            if len(self._problems) < _KEPT_PROBLEMS or subject in self._problems:
-                self._problems[subject] = tuple(problems)
-        for problem in problems:
+            if subject not in self._problems and len(self._problems) >= _KEPT_PROBLEMS:
+                if not self._is_full:
+                    self._is_full = True
+                    logger.warning("over %s things have problems; those of others are not told", _KEPT_PROBLEMS)
+                return
+            self._problems[subject] = texts
+        for problem in texts:
             logger.warning("%s: %s", printable(subject), problem)
+
+    def clear_below(self, path: str) -> None:
+        """Forget the problems of what stood at a path and below it, for it has gone."""
+        with self._lock:
+            for subject in [it for it in self._problems if it == path or it.startswith(path + "/")]:
+                del self._problems[subject]
 
     def skip(self, name: str, reason: str) -> None:
         """Note that something in the store cannot be shown."""
+        reason = printable(reason)
         with self._lock:
             if self.skipped.get(name) == reason:
                 return
@@ -49,13 +62,15 @@ class Report:
 
     def replace_skipped(self, skipped: dict[str, str]) -> None:
         """Say anew all that a complete scan had to skip."""
-        for name in set(self.skipped) - set(skipped):
-            self.skipped.pop(name, None)
+        with self._lock:
+            for name in set(self.skipped) - set(skipped):
+                del self.skipped[name]
         for name, reason in skipped.items():
             self.skip(name, reason)
 
     def failure(self, text: str) -> None:
         """Note something that failed just now."""
+        text = printable(text)
         with self._lock:
             self._failures.append((time.time(), text))
         logger.warning("%s", text)
@@ -85,9 +100,10 @@ class Report:
 
 def printable(name: str) -> str:
     """Return a name so that it fits on one line of any terminal: control characters and raw bytes escaped."""
-    return "".join(
-        char
-        if char.isprintable()
-        else char.encode("utf-8", "surrogateescape").decode("latin-1").encode("unicode_escape").decode("ascii")
-        for char in name
-    )
+    return name if name.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in name)
+
+
+def _escaped(char: str) -> str:
+    is_raw_byte = "\udc80" <= char <= "\udcff"
+    data = char.encode("utf-8", "surrogateescape" if is_raw_byte else "surrogatepass")
+    return data.decode("latin-1").encode("unicode_escape").decode("ascii")

@@ -1,7 +1,7 @@
 """The metadata that a store keeps in `.octue` files: of the dataset, of its folders, and of files on a disk.
 
 The keeper reads it as it finds the files changed; the tree asks for the records of datasets within a dataset. What
-is wrong with a file is reported, never raised: a dataset with bad metadata still mounts.
+is wrong with a file is reported: a dataset with bad metadata still mounts.
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable
 
 from cachetools import LRUCache
 
-from octuefs.errors import BadValue, NotFound, OctuefsError
+from octuefs.errors import BadValue, Conflict, LocalFailure, NotFound, OctuefsError, StoreUnavailable, TimedOut
 from octuefs.model.metadata import DatasetMetadata, OctueDocument, decode_dataset_record, decode_octue
 from octuefs.model.paths import METADATA_NAME, LocalLocation, join, name_of, parent_of
 from octuefs.report import Report
@@ -20,6 +20,10 @@ from octuefs.stores.base import Store
 
 LARGEST_FILE = 1 << 30
 _REMEMBERED_RECORDS = 1024
+_REMEMBERED_DOCUMENTS = 8
+_REMEMBERED_TEXTS = 64
+_FOR_NOW = (StoreUnavailable, TimedOut, Conflict, LocalFailure)
+"""Failures that may pass: they do not mean that there is no metadata."""
 
 
 class StoredMetadata:
@@ -35,35 +39,72 @@ class StoredMetadata:
         self._named_folders: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._records: LRUCache[str, tuple[Hashable, DatasetMetadata | None]] = LRUCache(_REMEMBERED_RECORDS)
+        self._texts: LRUCache[str, tuple[Hashable, bytes]] = LRUCache(_REMEMBERED_TEXTS)
+        self._documents: LRUCache[str, tuple[Hashable, OctueDocument]] = LRUCache(_REMEMBERED_DOCUMENTS)
 
-    def document(self, folder: str) -> OctueDocument:
-        """Return what a folder's `.octue` file on a disk says."""
+    def document(self, folder: str, version: Hashable = None) -> OctueDocument:
+        """Return what a folder's `.octue` file on a disk says; remembered by its version, where that is given.
+
+        :raise OctuefsError: where it could not be read this time, but may be the next
+        """
+        with self._lock:
+            known = self._documents.get(folder)
+        if known is not None and version is not None and known[0] == version:
+            return known[1]
         path = join(folder, METADATA_NAME)
         try:
             document, problems = decode_octue(self._store.read_small(path, LARGEST_FILE))
+        except _FOR_NOW as error:
+            self._report.failure(f"{path}: its metadata could not be read: {error}")
+            raise
         except OctuefsError as error:
             # Nothing there is no problem; a FIFO or a link to nothing is.
             missing = isinstance(error, NotFound) and not self._stands_at(path)
             document, problems = OctueDocument(), [] if missing else [f"its metadata cannot be read: {error}"]
         self._report.set_problems(path, problems)
+        with self._lock:
+            self._documents[folder] = (version, document)
         return document
 
-    def read_dataset(self, *, present: bool) -> None:
-        """Take in the dataset's own record; `present` says whether there is a `.octue` file at all."""
-        if not present:
-            self.dataset = None
-        else:
-            self.dataset = self._cloud_record("") if self._store.in_cloud else self.document("").dataset
+    def read_dataset(self, *, present: bool) -> bool:
+        """Take in the dataset's own record and return True; `present` says whether there is a `.octue` at all.
+
+        Where it could not be read this time, what was known stays, and False is returned.
+        """
+        try:
+            if not present:
+                self.dataset = None
+            else:
+                self.dataset = self._cloud_record("") if self._store.in_cloud else self.document("").dataset
+        except OctuefsError:
+            return False
         self._name_files(self.dataset.files if self.dataset is not None else None)
+        return True
 
     def record_within(self, folder: str, version: Hashable) -> DatasetMetadata | None:
-        """Return the record in a folder's own `.octue` object of this version: a dataset within a cloud dataset."""
+        """Return the record in a folder's own `.octue` object of this version: a dataset within a cloud dataset.
+
+        :raise OctuefsError: where it could not be read this time
+        """
         with self._lock:
             known = self._records.get(folder)
         if known is None or known[0] != version:
             known = (version, self._cloud_record(folder))
             with self._lock:
                 self._records[folder] = known
+        return known[1]
+
+    def text_within(self, folder: str, version: Hashable) -> bytes:
+        """Return a `.octue` object as it is stored, of this version.
+
+        :raise OctuefsError: where it cannot be read
+        """
+        with self._lock:
+            known = self._texts.get(folder)
+        if known is None or known[0] != version:
+            known = (version, self._store.read_small(join(folder, METADATA_NAME), LARGEST_FILE))
+            with self._lock:
+                self._texts[folder] = known
         return known[1]
 
     def admits(self, path: str) -> bool:
@@ -127,6 +168,9 @@ class StoredMetadata:
                 record, problems = decode_dataset_record(content["dataset"], revive_types=False)
         except NotFound:
             pass
+        except _FOR_NOW as error:
+            self._report.failure(f"{path}: the dataset's metadata could not be read: {error}")
+            raise
         except (ValueError, RecursionError) as error:
             problems = [f"it is malformed and counts as no metadata: {error}"]
         except OctuefsError as error:

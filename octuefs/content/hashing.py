@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from octuefs.datafile import Datafile
@@ -26,12 +26,19 @@ _PROGRESS_SECONDS = 0.2
 _SMALL_BYTES = 256 << 10
 """Files up to this size are left to one worker: they are mostly Python's own work, and threads that hand the
 interpreter's lock to and fro over them take three times as long as one alone."""
+_FEW = 16
+"""So many small files are hashed by the thread that asks, before another could begin."""
+_LOCKED_SECONDS = 5.0
+"""How long to wait for a cache file that another process has locked."""
+_UNUSABLE = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}
+"""What SQLite says of a file that is damaged, is none of its own, or has other tables than ours."""
 _SETTLED_NS = 100_000_000
 """A file changed this recently may change again within one tick of its timestamps."""
 _COARSE_SETTLED_NS = 2_000_000_000
 """The same where the file system keeps whole seconds only."""
 
 Version = tuple[int, int, int, int, int]
+_Batch = list[tuple[Datafile, "Future[None]"]]
 
 
 class HashCache:
@@ -41,28 +48,35 @@ class HashCache:
         """Open or make the file at `path`; a damaged one is made anew.
 
         :raise OSError: where its folder cannot be made
+        :raise sqlite3.Error: where it cannot be used for now: it is locked, or the disk is full
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._complained = False
         try:
             self._connection = self._connect(path)
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF not in _UNUSABLE:
+                raise
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
             self._connection = self._connect(path)
 
     @staticmethod
     def _connect(path: Path) -> sqlite3.Connection:
-        connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
-        os.chmod(path, 0o600)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS hashes (device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,"
-            " ctime_ns INTEGER, crc32c INTEGER NOT NULL, PRIMARY KEY (device, inode)) WITHOUT ROWID"
-        )
-        connection.execute("SELECT device, inode, size, mtime_ns, ctime_ns, crc32c FROM hashes LIMIT 0")
+        connection = sqlite3.connect(path, timeout=_LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            os.chmod(path, 0o600)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS hashes (device INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER,"
+                " ctime_ns INTEGER, crc32c INTEGER NOT NULL, PRIMARY KEY (device, inode)) WITHOUT ROWID"
+            )
+            connection.execute("SELECT device, inode, size, mtime_ns, ctime_ns, crc32c FROM hashes LIMIT 0")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def get(self, versions: Iterable[Version]) -> dict[Version, int]:
@@ -113,6 +127,7 @@ class Hasher:
         self._publish = publish
         self._cache = cache
         self._pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1), thread_name_prefix="hash")
+        self._small = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hash-small")
         self._lock = threading.Lock()
         self._in_flight: dict[Datafile, Future[None]] = {}
         self._stopping = False
@@ -132,33 +147,54 @@ class Hasher:
         if not missing:
             return []
         missing = self._recall(missing)
-        mine: list[tuple[Datafile, Future[None]]] = []
+        began = time.time_ns()
+        mine: _Batch = []
         futures = []
+        waiting: set[Future[None]] = set()  # for what others hash, and for our own jobs, not for each file of theirs
         with self._lock:
             for datafile in missing:
                 future = self._in_flight.get(datafile)
                 if future is None:
                     future = self._in_flight[datafile] = Future()
                     mine.append((datafile, future))
+                else:
+                    waiting.add(future)
                 futures.append(future)
-        batches = [[pair] for pair in mine if pair[0].size > _SMALL_BYTES]
-        batches.append([pair for pair in mine if pair[0].size <= _SMALL_BYTES])
-        jobs = {self._pool.submit(self._hash_batch, batch) for batch in batches}
-        # Waiting for each file would wake this thread each time, which costs more than hashing a small one.
-        while jobs:
-            jobs = wait(jobs, _PROGRESS_SECONDS).not_done
+        waiting |= self._start(mine)
+        while waiting:
+            # A future that is cancelled but was never begun is done, which wait() does not see.
+            waiting = {future for future in wait(waiting, _PROGRESS_SECONDS).not_done if not future.done()}
             if progress is not None:
                 progress(sum(future.done() for future in futures))
-        failures = []
-        for future in futures:
+        failures: list[OctuefsError] = []
+        for datafile, future in zip(missing, futures, strict=True):
             try:
                 future.result()
+            except CancelledError:
+                failures.append(_ended(datafile))
             except OctuefsError as error:
                 failures.append(error)
-        self._remember(missing)
+        self._remember([datafile for datafile, _ in mine], began)
         return failures
 
-    def _hash_batch(self, batch: list[tuple[Datafile, "Future[None]"]]) -> None:
+    def _start(self, batch: _Batch) -> "set[Future[None]]":
+        """Begin to hash, and return the jobs to wait for; a few small files are hashed on return."""
+        jobs = set()
+        small = [pair for pair in batch if pair[0].size <= _SMALL_BYTES]
+        try:
+            for pair in batch:
+                if pair[0].size > _SMALL_BYTES:
+                    jobs.add(self._pool.submit(self._hash_batch, [pair]))
+            if len(small) > _FEW:
+                jobs.add(self._small.submit(self._hash_batch, small))
+            else:
+                self._hash_batch(small)
+        except RuntimeError:  # the workers were stopped
+            for _, future in batch:
+                future.cancel()
+        return jobs
+
+    def _hash_batch(self, batch: _Batch) -> None:
         for datafile, future in batch:
             if not future.set_running_or_notify_cancel():
                 continue
@@ -187,14 +223,14 @@ class Hasher:
                 rest.append(datafile)
         return rest
 
-    def _remember(self, datafiles: list[Datafile]) -> None:
+    def _remember(self, datafiles: list[Datafile], began: int) -> None:
+        """Keep the hashes of files that had settled when their reading `began`."""
         if self._cache is None:
             return
-        now = time.time_ns()
         rows = [
             (version, datafile.crc32c)
             for datafile in datafiles
-            if datafile.crc32c is not None and (version := _version(datafile.content)) and _settled(version, now)
+            if datafile.crc32c is not None and (version := _version(datafile.content)) and _settled(version, began)
         ]
         if rows:
             self._cache.put(rows)
@@ -209,7 +245,7 @@ class Hasher:
             crc32c = offset = 0
             while offset < datafile.size and (block := source.read(offset, min(BLOCK_BYTES, datafile.size - offset))):
                 if self._stopping:
-                    raise StoreUnavailable(f"{datafile.path}: not hashed, for the mount has ended")
+                    raise _ended(datafile)
                 crc32c = extend_crc32c(crc32c, block)
                 offset += len(block)
             unchanged = datafile.content is not None and source.version() == datafile.content.version
@@ -223,10 +259,15 @@ class Hasher:
     def close(self) -> None:
         """Stop the workers; who waits for a hash that will not come is told."""
         self._stopping = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._small):
+            pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             for future in self._in_flight.values():
                 future.cancel()
+
+
+def _ended(datafile: Datafile) -> StoreUnavailable:
+    return StoreUnavailable(f"{datafile.path}: not hashed, for the mount has ended")
 
 
 def _version(content: ObjectInfo | None) -> Version | None:

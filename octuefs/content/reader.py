@@ -26,11 +26,12 @@ class _Piece:
     def __init__(self, start: int, stop: int) -> None:
         self.start = start
         self.stop = stop
+        self.unread = stop - start
         self.bytes: Future[bytes] = Future()
 
 
 class SequentialReader:
-    """A `ByteSource` over another one that keeps the latest piece in memory."""
+    """A `ByteSource` over another one that keeps the latest piece in memory until the object's end is read."""
 
     def __init__(self, source: ByteSource, info: ObjectInfo, gone: Callable[[], object]) -> None:
         """`gone` is called where the object turns out to have been replaced or removed."""
@@ -59,8 +60,16 @@ class SequentialReader:
                 self._fetch(piece)
             stop = min(end, piece.stop)
             parts.append(piece.bytes.result()[offset - piece.start : stop - piece.start])
+            self._let_go(piece, stop - offset)
             offset = stop
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _let_go(self, piece: _Piece, size: int) -> None:
+        """Count bytes as read; the last piece of a large object is given up once all of it was."""
+        with self._lock:
+            piece.unread -= size
+            if piece.unread <= 0 and piece.stop == self._info.size > WHOLE_BYTES and self._piece is piece:
+                self._piece = _Piece(0, 0)
 
     def _plan(self, offset: int, end: int) -> _Piece:
         """Choose the piece to fetch for bytes from `offset` to `end`, given where the last one ended."""

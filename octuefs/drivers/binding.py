@@ -9,6 +9,7 @@ import ctypes
 from typing import Any
 
 from octuefs.errors import OctuefsError
+from octuefs.operations import IO_BYTES
 from octuefs.tree.node import Attributes
 
 try:
@@ -17,9 +18,6 @@ except OSError as error:  # fusepy looks for the library while it is imported
     raise OctuefsError(
         "libfuse 2 is not installed; on Debian and Ubuntu: sudo apt-get install libfuse2 (newer: libfuse2t64)"
     ) from error
-
-BLOCK_BYTES = 128 << 10
-"""The size of blocks that programs are told to read in (st_blksize)."""
 
 
 class Fuse(fuse.FUSE):  # type: ignore[misc]
@@ -48,7 +46,7 @@ class Fuse(fuse.FUSE):  # type: ignore[misc]
         status.st_rdev = attributes.device
         status.st_size = attributes.size
         status.st_blocks = attributes.blocks
-        status.st_blksize = BLOCK_BYTES
+        status.st_blksize = IO_BYTES
         seconds, nanoseconds = divmod(attributes.mtime_ns, 1_000_000_000)
         for moment in (status.st_atimespec, status.st_mtimespec):
             moment.tv_sec, moment.tv_nsec = seconds, nanoseconds

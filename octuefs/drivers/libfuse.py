@@ -80,25 +80,30 @@ class LibfuseAdapter:
         return self._resolve_at(self._operations.version(path), path)
 
     def _resolve_at(self, version: int, path: str) -> Node:
+        unknown = []
+        above = path
         with self._lock:
-            known = self._nodes.get(path)
-            if known is not None and known[0] == version:
-                return known[1]
-            if self._misses.get(path) == version:
-                raise NotFound(path)
-        if path == "/":
-            node = self._operations.root
-        else:
-            above, _, name = path.rpartition("/")
-            parent = self._resolve_at(version, above or "/")
+            while True:
+                known = self._nodes.get(above)
+                if known is not None and known[0] == version:
+                    node = known[1]
+                    break
+                if self._misses.get(above) == version:
+                    raise NotFound(above)
+                if above == "/":
+                    node = self._operations.root
+                    break
+                unknown.append(above)
+                above = above.rpartition("/")[0] or "/"
+        for below in reversed(unknown):
             try:
-                node = self._operations.lookup(parent, name)
+                node = self._operations.lookup(node, below.rpartition("/")[2])
             except NotFound:
                 with self._lock:
-                    self._misses[path] = version
+                    self._misses[below] = version
                 raise
-        with self._lock:
-            self._nodes[path] = (version, node)
+            with self._lock:
+                self._nodes[below] = (version, node)
         return node
 
     # --- life

@@ -1,7 +1,7 @@
 """The fields of metadata, one by one: what may be stored in each, and how each is written as text (DESIGN 2.1, 3.1).
 
 `parse_<field>` takes what is stored (JSON, or what a program hands over) and returns the field's value, or
-raises BadValue with a reason that a user understands. The `_text` functions are their inverse for people.
+raises BadValue with a reason that a user understands. The `<field>_text` functions write values for people.
 """
 
 import json
@@ -9,11 +9,11 @@ import re
 import sys
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from octuefs.errors import BadValue
-from octuefs.model.values import json_value, read_datetime, revive, shown, stored_form
+from octuefs.model.values import json_value, revive, shown, stored_form
 
 NO_TAGS: Final[Mapping[str, Any]] = {}
 """The one empty mapping that all records without tags share; never written to."""
@@ -23,7 +23,6 @@ _CANONICAL_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 # As in the SDK: with `match`, the final `$` lets a line feed pass at the end of a key.
 _TAG_KEY = re.compile(r"^[a-z0-9][a-z0-9_]*(?<!_)$")
-_POSIX_SECONDS = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
 def parse_id(value: Any) -> str | None:
@@ -152,39 +151,6 @@ def parse_timestamp(value: Any) -> datetime | None:
 
 
 # --- as text, for extended attributes
-
-
-def parse_tags_text(text: str) -> Mapping[str, Any]:
-    """Return the tags of a JSON object written as text.
-
-    :raise BadValue: where it is none
-    """
-    return parse_tags(json_value(text))
-
-
-def parse_tag_text(text: str) -> Any:
-    """Return the value of one tag written as text: JSON where it parses, else the text itself.
-
-    :raise BadValue: for a malformed `_type` object
-    """
-    try:
-        value = json_value(text)
-    except BadValue:
-        return text
-    return revive(value)
-
-
-def parse_timestamp_text(text: str) -> datetime:
-    """Return the timestamp of an ISO-8601 text, or of POSIX seconds (as a UTC datetime).
-
-    :raise BadValue: for any other text
-    """
-    if _POSIX_SECONDS.fullmatch(text.strip()):
-        try:
-            return datetime.fromtimestamp(float(text), UTC)
-        except (ValueError, OverflowError, OSError):
-            raise BadValue(f"{shown(text)} seconds are beyond the calendar") from None
-    return read_datetime(text.strip())
 
 
 def labels_text(labels: Iterable[str]) -> str:

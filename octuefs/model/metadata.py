@@ -6,16 +6,15 @@ so that writing the record again gives it back.
 
 `unread` holds the stored JSON of unknown keys, and under a known field's name what is stored there where the
 field's value does not say it: a bad value, or a timestamp stored as a number. It counts as long as the field
-is absent or still what the number means; use `updated` to set fields, which drops it.
+is absent or still what the number means.
 """
 
-import dataclasses
 import json
 import os.path
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from octuefs.errors import BadValue
 from octuefs.model.fields import (
@@ -28,11 +27,8 @@ from octuefs.model.fields import (
     parse_labels,
     parse_name,
     parse_sdk_version,
-    parse_tag_text,
     parse_tags,
-    parse_tags_text,
     parse_timestamp,
-    parse_timestamp_text,
     tag_text,
     tags_text,
     timestamp_text,
@@ -50,7 +46,6 @@ from octuefs.model.values import (
 )
 
 __all__ = [
-    "SDK_VERSION",
     "BareText",
     "DatafileMetadata",
     "DatasetMetadata",
@@ -69,19 +64,13 @@ __all__ = [
     "labels_text",
     "parse_id",
     "parse_labels",
-    "parse_tag_text",
     "parse_tags",
-    "parse_tags_text",
     "parse_timestamp",
-    "parse_timestamp_text",
     "tag_text",
     "tags_text",
     "timestamp_text",
-    "updated",
 ]
 
-SDK_VERSION = "0.69.1"
-"""The `sdk_version` of records that octuefs makes."""
 CUSTOM_PREFIX = "octue__"
 """What the names of Octue's custom metadata begin with."""
 
@@ -130,15 +119,6 @@ class OctueDocument:
     dataset: DatasetMetadata | None = None
     unread: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     order: tuple[str, ...] = field(default=(), compare=False)
-
-
-Record = TypeVar("Record", DatafileMetadata, DatasetMetadata)
-
-
-def updated(record: Record, **fields: Any) -> Record:
-    """Return a record with some fields set, and with what was unread of them forgotten."""
-    unread = {key: value for key, value in record.unread.items() if key not in fields}
-    return dataclasses.replace(record, **fields, unread=unread or _NOTHING)
 
 
 def extension_of(name: str) -> str:

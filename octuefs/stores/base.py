@@ -6,7 +6,7 @@ thread and know nothing of datasets' metadata, views or caches.
 """
 
 import enum
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -174,10 +174,10 @@ class Store(Protocol):
         """Return how much room there is."""
         ...
 
+    def reopen_if_replaced(self) -> bool:
+        """Turn to the place that the location names now; True where another folder stands there than before."""
+        ...
+
     def close(self) -> None:
         """Give back descriptors and connections."""
         ...
-
-
-ProgressCallback = Callable[[int], None]
-"""Told how many files have been seen so far."""

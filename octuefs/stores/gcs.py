@@ -3,14 +3,13 @@
 The index calls for facts: one recursive list with metadata, never a request per object. The content layer
 calls for bytes: ranged reads, each pinned to the generation that was listed, of the bytes as they are
 stored (no decompression). Any thread may call; the requests run on fsspec's event loop, on a thread of its
-own. gcsfs retries what can be retried; what its exceptions mean stands in `gcs_failures`, what Google says
+own. How gcsfs is set up stands in `gcs_connect`, what its exceptions mean in `gcs_failures`, what Google says
 of an object in `gcs_resource`. Importing this module is cheap: gcsfs, which takes a second to import, comes
 with the first request.
 """
 
 import asyncio
 import concurrent.futures
-import importlib
 import json
 import logging
 import os
@@ -19,7 +18,6 @@ import time
 from collections.abc import Coroutine, Hashable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from octuefs.errors import (
     BadValue,
@@ -27,13 +25,12 @@ from octuefs.errors import (
     IsADirectory,
     NotALink,
     NotFound,
-    OctuefsError,
-    PermissionRefused,
     StoreUnavailable,
     Unsupported,
 )
 from octuefs.model.paths import CloudLocation, Location
 from octuefs.stores.base import Kind, LinkTarget, ObjectInfo, Skipped, Space
+from octuefs.stores.gcs_connect import connect, endpoint_url, is_google
 from octuefs.stores.gcs_failures import Unreachable, failure
 from octuefs.stores.gcs_resource import FIELDS, describe, problem_with_name
 
@@ -42,15 +39,10 @@ _LOG = logging.getLogger(__name__)
 _LIST_FIELDS = f"nextPageToken,prefixes,items({FIELDS})"
 _PAGE_SIZE = 1000
 
-_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
-
-_CONNECT_SECONDS = 10
 _SILENCE_SECONDS = 30
 """How long a server may say nothing before a request counts as failed (and is tried again)."""
 _REQUEST_SECONDS = 180
 """How long one request may take, all its tries included."""
-_TRIES = 5
-"""Tries of a request that can be tried again, with 1, 2, 4 and 8 seconds and some chance between them."""
 _GONE_SECONDS = 3.0
 """How long after all tries to connect have failed further requests fail at once: the kernel asks twice."""
 _CHECK_PAUSES = (0.5, 1.0)
@@ -58,11 +50,6 @@ _CHECK_PAUSES = (0.5, 1.0)
 
 _LONGEST_NAME = 1024
 """Bytes in the name of an object."""
-
-_NO_CREDENTIALS = (
-    "no Google credentials found; run `gcloud auth application-default login`, "
-    "set GOOGLE_APPLICATION_CREDENTIALS, or use --anonymous for a public bucket"
-)
 
 Response = tuple[Mapping[str, str], bytes]
 
@@ -99,22 +86,13 @@ class GcsStore:
     :param anonymous: send no credentials (public buckets)
     :param endpoint: the server instead of Google's; STORAGE_EMULATOR_HOST where None. Credentials are only
         ever sent to Google
-    :param project: the project that pays for requests, for buckets where the requester does
     """
 
-    def __init__(
-        self,
-        location: CloudLocation,
-        *,
-        anonymous: bool = False,
-        endpoint: str | None = None,
-        project: str | None = None,
-    ) -> None:
+    def __init__(self, location: CloudLocation, *, anonymous: bool = False, endpoint: str | None = None) -> None:
         self.location: Location = location
         self._place = location
-        self.endpoint = _endpoint(endpoint)
-        self._anonymous = anonymous or not _is_google(self.endpoint)
-        self._project = project
+        self.endpoint = endpoint_url(endpoint)
+        self._anonymous = anonymous or not is_google(self.endpoint)
         self._made_ns = time.time_ns()
         self._lock = threading.Lock()  # guards _filesystem and _process
         self._filesystem: Any = None
@@ -155,10 +133,6 @@ class GcsStore:
                     raise
                 threading.Event().wait(pause)
 
-    def root(self) -> ObjectInfo:
-        """Describe the dataset's root, which is there whatever the bucket holds, with the time this store was made."""
-        return replace(describe(self._place, "", Kind.FOLDER, {}), mtime_ns=self._made_ns, ctime_ns=self._made_ns)
-
     def scan(self, folder: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo | Skipped]:
         """Yield the objects in `folder`, and below it where `recursive`, in the order of their names.
 
@@ -194,9 +168,12 @@ class GcsStore:
             raise NotFound(f"{self._place.of(folder)}: no such folder")
 
     def stat(self, path: str) -> ObjectInfo:
-        """Return the object at `path`, or the folder that stands there because of its marker or its content."""
+        """Return the object at `path`, or the folder that stands there because of its marker or its content.
+
+        The dataset's root is there whatever the bucket holds, with the time this store was made.
+        """
         if not path:
-            return self.root()
+            return replace(describe(self._place, "", Kind.FOLDER, {}), mtime_ns=self._made_ns, ctime_ns=self._made_ns)
         name = self._place.object_prefix + path
         subject = self._place.of(path)
         if problem_with_name(path) or len(name.encode()) > _LONGEST_NAME:
@@ -294,6 +271,10 @@ class GcsStore:
         """Return a petabyte and 2**32 objects, all free: a bucket has no limit, and programs want a number."""
         return Space(total_bytes=1 << 50, free_bytes=1 << 50, total_files=1 << 32, free_files=1 << 32)
 
+    def reopen_if_replaced(self) -> bool:
+        """Do nothing: every request names the bucket anew."""
+        return False
+
     def close(self) -> None:
         """Close the connections; a later use opens new ones."""
         with self._lock:
@@ -311,35 +292,11 @@ class GcsStore:
         """Return the gcsfs file system of this process (a fork takes neither threads nor connections along)."""
         with self._lock:
             if self._filesystem is None or self._process != os.getpid():
-                self._filesystem = self._connect()
+                self._filesystem = connect(
+                    f"gs://{self._place.bucket}", self.endpoint, anonymous=self._anonymous, silence=_SILENCE_SECONDS
+                )
                 self._process = os.getpid()
             return self._filesystem
-
-    def _connect(self) -> Any:
-        gcsfs = _gcsfs()
-        import aiohttp
-
-        silence = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
-        try:
-            return _patient(gcsfs)(
-                token="anon" if self._anonymous else _credentials(),
-                access="read_write",
-                project=self._project or "",
-                requester_pays=self._project or False,
-                endpoint_url=self.endpoint or None,
-                requests_timeout=silence,
-                session_kwargs={
-                    "auto_decompress": False,
-                    "headers": {"Accept-Encoding": "identity"},
-                    "trust_env": not self.endpoint,  # a proxy on the way to Google, never to an emulator
-                },
-                skip_instance_cache=True,
-                use_listings_cache=False,
-            )
-        except OctuefsError:
-            raise
-        except Exception as error:
-            raise failure(error, f"gs://{self._place.bucket}") from error
 
     def _start_page(self, prefix: str, recursive: bool, token: str | None) -> "concurrent.futures.Future[Any]":
         filesystem = self._connected()
@@ -383,70 +340,3 @@ class GcsStore:
         place = path.removesuffix("/")
         problem = problem_with_name(place)
         return Skipped(path, problem) if problem else describe(self._place, place, kind, resource)
-
-
-# ---- connecting
-
-
-def _endpoint(given: str | None) -> str:
-    """Return the server's URL without a slash at its end, "" for Google's own."""
-    text = given or os.environ.get("STORAGE_EMULATOR_HOST", "")
-    if text in ("", "default"):
-        return ""
-    if "://" not in text:
-        text = f"http://{text}"
-    return text.rstrip("/").removesuffix("/storage/v1")
-
-
-def _is_google(endpoint: str) -> bool:
-    """Say whether credentials may go there: to Google's own names over https only."""
-    parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    return not endpoint or (parts.scheme == "https" and (host == "googleapis.com" or host.endswith(".googleapis.com")))
-
-
-def _gcsfs() -> Any:
-    """Import gcsfs so that it neither asks each bucket's type over gRPC nor writes tracebacks to the terminal."""
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "1")  # 3 s, not 12, to learn that we are not on GCE
-    module = importlib.import_module("gcsfs")
-    for name in ("gcsfs", "gcsfs.credentials", "google.auth._default", "google.auth.compute_engine._metadata"):
-        logger = logging.getLogger(name)
-        if _only_for_debugging not in logger.filters:
-            logger.addFilter(_only_for_debugging)
-    return module
-
-
-def _patient(gcsfs: Any) -> Any:
-    """Return gcsfs's file system with a bound on its patience that suits somebody who waits for a read."""
-    retry = importlib.import_module("gcsfs.retry")
-    plain = getattr(gcsfs.GCSFileSystem._request, "__wrapped__", None)
-    if plain is None:
-        return gcsfs.GCSFileSystem
-    request = retry.retry_request(retries=_TRIES)(plain)
-    return type("PatientFileSystem", (gcsfs.GCSFileSystem,), {"_request": request})
-
-
-def _only_for_debugging(record: logging.LogRecord) -> bool:
-    """Make a vendor's complaint a debug line: what failed after all is raised, and logged by us once."""
-    if record.levelno > logging.DEBUG:
-        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
-        record.exc_info = None
-    return _LOG.isEnabledFor(logging.DEBUG)
-
-
-def _credentials() -> Any:
-    """Return the Application Default Credentials; never starts a browser.
-
-    :raise PermissionRefused: where there are none, or they cannot be read
-    """
-    auth = importlib.import_module("google.auth")
-    exceptions = importlib.import_module("google.auth.exceptions")
-    try:
-        return auth.default(scopes=[_SCOPE])[0]
-    except exceptions.DefaultCredentialsError as error:
-        file = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-        if file:
-            text = f"the credentials that GOOGLE_APPLICATION_CREDENTIALS names cannot be used: {file}"
-            raise PermissionRefused(f"{text} ({'not usable' if os.path.exists(file) else 'no such file'})") from error
-        raise PermissionRefused(_NO_CREDENTIALS) from error

@@ -77,7 +77,7 @@ _FORBIDDEN = "access is refused; this account needs storage.objects.list and sto
 
 
 def _requester(error: ValueError) -> str:
-    return " (its requester pays: give a project)" if "requester pays" in str(error).lower() else ""
+    return " (its requester pays, which octuefs does not support yet)" if "requester pays" in str(error).lower() else ""
 
 
 def _http_failure(error: Any, subject: str, server: str) -> OctuefsError:

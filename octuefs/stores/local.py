@@ -55,10 +55,6 @@ class LocalFile:
         self._users = 0
         self._closed = False
 
-    def fileno(self) -> int:
-        """Return the descriptor, which lives until close()."""
-        return self._fd
-
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; fewer only at the end of the file."""
         with self._lock:
@@ -106,7 +102,7 @@ class LocalStore:
         self.location: Location = location
         self._avoid = os.path.realpath(avoid) if avoid is not None else None
         self._place = location
-        self._lock = threading.Lock()  # guards the opening and closing of _root_fd
+        self._lock = threading.Lock()  # guards the opening, replacing and closing of _root_fd
         self._root_fd = -1
         self._root_device = 0
 
@@ -130,10 +126,6 @@ class LocalStore:
             raise PermissionRefused(text) from error
         except OSError as error:
             raise self._failure(error, "") from error
-
-    def root(self) -> ObjectInfo:
-        """Describe the dataset's root folder."""
-        return self.stat("")
 
     def scan(self, folder: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo | Skipped]:
         """Yield what stands in `folder`, by name as bytes, then likewise what stands in each of its folders.
@@ -333,6 +325,30 @@ class LocalStore:
             total_files=facts.f_files,
             free_files=facts.f_favail,
         )
+
+    def reopen_if_replaced(self) -> bool:
+        """Turn to the folder that stands at the dataset's path now, and say whether it is another one.
+
+        The new folder takes the number of the old descriptor, which others may be using, so that the number
+        is never closed nor stands for anything else. Where there is no folder now the old one stays.
+        """
+        with self._lock:
+            if self._root_fd < 0:
+                return False
+            try:
+                path, _ = real_path(self._place.path, self._avoid)
+                fd = os.open(path, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                return False
+            try:
+                facts = os.fstat(fd)
+                if os.path.samestat(facts, os.fstat(self._root_fd)):
+                    return False
+                os.dup2(fd, self._root_fd, inheritable=False)
+                self._root_device = facts.st_dev
+                return True
+            finally:
+                os.close(fd)
 
     def close(self) -> None:
         """Give back the root's descriptor; a later use opens it again."""

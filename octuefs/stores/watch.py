@@ -80,7 +80,7 @@ class Watcher(FileSystemEventHandler):
             if self._recursive:
                 _prove_watches_left()
             self.how, work = "inotify", self._gather
-        except OSError as error:
+        except (OSError, RecursionError) as error:
             self._fall_back(error)
             work = self._scan
         self._thread = threading.Thread(target=work, name="watcher", daemon=True)
@@ -95,12 +95,12 @@ class Watcher(FileSystemEventHandler):
         if self._thread is not None:
             self._thread.join(timeout=2)
 
-    def _fall_back(self, error: OSError) -> None:
-        logger.warning(
-            "cannot watch %s (%s); it is scanned instead. More watches: sysctl fs.inotify.max_user_watches",
-            self._root,
-            error.strerror,
-        )
+    def _fall_back(self, error: OSError | RecursionError) -> None:
+        if isinstance(error, OSError):
+            reason, remedy = error.strerror, " More watches: sysctl fs.inotify.max_user_watches"
+        else:
+            reason, remedy = "its folders are nested too deeply", ""
+        logger.warning("cannot watch %s (%s); it is scanned instead.%s", self._root, reason, remedy)
         self._stop_observer()
         self.how = "scanning"
 
@@ -138,12 +138,12 @@ class Watcher(FileSystemEventHandler):
                     _prove_watches_left()
                 except OSError as error:
                     self._fall_back(error)
-                    self._rescan()
+                    self._tell(self._rescan)
                     return self._scan()
             if events > BURST_EVENTS:
-                self._rescan()
+                self._tell(self._rescan)
             elif paths:
-                self._changed(paths)
+                self._tell(self._changed, paths)
             time.sleep(SPACING_SECONDS)
 
     def _scan(self) -> None:
@@ -153,8 +153,16 @@ class Watcher(FileSystemEventHandler):
                 if self._condition.wait_for(lambda: self._stopping, timeout=pause):
                     return
             started = time.monotonic()
-            self._rescan()
+            self._tell(self._rescan)
             pause = max(SCAN_SECONDS, _SCAN_SHARE * (time.monotonic() - started))
+
+    def _tell(self, callback: Callable[..., object], *told: set[str]) -> None:
+        """Call back; a failure, but one for the end of the mount, is logged and must not end the listening."""
+        try:
+            callback(*told)
+        except Exception:
+            if not self._stopping:
+                logger.exception("changes in %s may not show yet", self._root)
 
 
 def _prove_watches_left() -> None:

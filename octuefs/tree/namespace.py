@@ -84,6 +84,7 @@ class Namespace:
                     f"/{CONTROL_NAME}/refresh",
                     lambda: b"",
                     permissions=0o600,
+                    is_ours=True,
                     control=lambda _: control.refresh(),
                 ),
             },
@@ -91,7 +92,7 @@ class Namespace:
         self.root = self.directory(Scope(dataset), "")
 
     def _control_file(self, name: str, render: Callable[[], bytes]) -> TextNode:
-        return TextNode(self.dataset, f"/{CONTROL_NAME}/{name}", render)
+        return TextNode(self.dataset, f"/{CONTROL_NAME}/{name}", render, is_ours=True)
 
     def directory(self, scope: Scope, path: str) -> "ScopeDirectory":
         """Return the directory of a scope at a path of the mount ("" is the root, others begin with "/")."""

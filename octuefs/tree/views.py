@@ -17,6 +17,7 @@ from octuefs.index import Index, Query
 from octuefs.model.filters import parse_filters
 from octuefs.model.hashes import from_url_safe, url_safe
 from octuefs.model.ordering import parse_ordering
+from octuefs.model.paths import NAME_MAX
 from octuefs.model.viewnames import alternatives, decode_extension, decode_name, encode_extension, encode_name
 from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Node, virtual_inode
 from octuefs.tree.queries import HasDate, HasExtension, HasHash, HasLabel, HasTag, Not, Satisfies
@@ -94,7 +95,7 @@ class ByLabel(View):
 
     def names(self) -> Iterable[str]:
         """See `View`."""
-        return sorted(self.occurring(self.index.by_label))
+        return _encoded(self.occurring(self.index.by_label), encode_name)
 
     def lookup(self, name: str) -> Node:
         """See `Node`."""
@@ -128,7 +129,7 @@ class ByTag(View):
         return sorted(
             key
             for key, table in list(self.index.by_tag.items())
-            if any(rows.intersect(here) for rows in list(table.values()))
+            if len(key) <= NAME_MAX and any(rows.intersect(here) for rows in list(table.values()))
         )
 
     def lookup(self, name: str) -> Node:
@@ -228,17 +229,18 @@ class ById(View):
 
     def _by_id(self) -> dict[str, list[Datafile]]:
         scope = self.scope
-        members = scope.members()
-        if not scope.is_view:
-            members += [it for it in self.index.shadowed.values() if scope.contains(it.path)]
+        scope.settle()
 
         def compute() -> dict[str, list[Datafile]]:
+            members = self.index.members(scope.folder, scope.queries)
+            if not scope.is_view:
+                members += [it for it in self.index.shadowed.values() if scope.contains(it.path)]
             table: dict[str, list[Datafile]] = {}
             for datafile in members:
                 table.setdefault(datafile.id, []).append(datafile)
             return table
 
-        return self.index.cached(("ids", scope.folder, scope.queries), compute)
+        return self.index.cached(("ids", scope.folder, scope.queries, scope.is_view), compute)
 
     def names(self) -> Iterable[str]:
         """See `View`."""

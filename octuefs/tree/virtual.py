@@ -1,5 +1,6 @@
 """Virtual files: texts made from the facts, links made from them, and the control panel `.octuefs/`."""
 
+import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -71,10 +72,15 @@ class TextNode(VirtualLeaf):
         size: Callable[[], int] | None = None,
         volatile: bool = True,
         permissions: int = 0o444,
+        is_ours: bool = False,
         control: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`size` tells the text's length in bytes where that is cheaper than making it."""
+        """`size` tells the text's length in bytes where that is cheaper than making it.
+
+        `is_ours` makes it belong to who mounted, not to the owner of the dataset.
+        """
         super().__init__(dataset, path)
+        self._is_ours = is_ours
         self._render = render
         self._size = size
         self._permissions = permissions
@@ -84,7 +90,8 @@ class TextNode(VirtualLeaf):
     def attributes(self) -> Attributes:
         """See `Node`."""
         size = self._size() if self._size is not None else len(self._render())
-        return self.made_attributes(stat.S_IFREG | self._permissions, size)
+        made = self.made_attributes(stat.S_IFREG | self._permissions, size)
+        return replace(made, uid=os.getuid(), gid=os.getgid()) if self._is_ours else made
 
     def open(self) -> ByteSource:
         """See `Node`."""
@@ -189,34 +196,38 @@ def hashes_size(scope: Scope) -> int:
 
 
 def has_metadata(scope: Scope) -> bool:
-    """Say whether a directory has a `.octue` of ours, without making its text."""
+    """Say whether a directory has a `.octue` of our making, without making its text; a disk has its own."""
     scope.settle()
     if scope.is_view:
         stored = scope.is_top and scope.dataset.metadata is not None
-    else:
+    elif scope.dataset.in_cloud:
         stored = scope.dataset.stores_metadata_in(scope.folder)
+    else:
+        return False
     return stored or any(True for _ in _described(scope))
 
 
 def metadata_text(scope: Scope) -> bytes:
     """Return the text of `.octue` for a directory that has metadata."""
     scope.settle()
-    record = _record(scope)
+    # Of a dataset within this one: asking may take a request, so it is done before the index is held.
+    within = scope.dataset.record_in(scope.folder) if scope.folder and not scope.is_view else None
 
-    def compute() -> bytes:
-        return encode_octue(OctueDocument(dict(_described(scope)), record))
+    def compute() -> bytes | None:
+        record = _own_record(scope) if scope.is_view or not scope.folder else within
+        records = dict(_described(scope))
+        if record is None and not records:
+            return None
+        return encode_octue(OctueDocument(records, record))
 
-    if record is None and not scope.is_view and not any(True for _ in _described(scope)):
-        return scope.dataset.stored_text_in(scope.folder)  # malformed: shown as it is
-    return scope.dataset.index.cached((METADATA_NAME, scope), compute)
+    text = scope.dataset.index.cached((METADATA_NAME, scope, within is None), compute)
+    return scope.dataset.stored_text_in(scope.folder) if text is None else text  # malformed: shown as it is
 
 
-def _record(scope: Scope) -> DatasetMetadata | None:
-    """Return the dataset record that belongs into a directory's `.octue`."""
-    if not scope.is_view:
-        return scope.dataset.record_in(scope.folder)
+def _own_record(scope: Scope) -> DatasetMetadata | None:
+    """Return the dataset's record where it belongs into a directory's `.octue`."""
     record = scope.dataset.metadata if scope.is_top else None
-    return replace(record, files=None) if record is not None else None
+    return replace(record, files=None) if record is not None and scope.is_view else record
 
 
 def _described(scope: Scope) -> Iterator[tuple[str, DatafileMetadata]]:
@@ -225,7 +236,7 @@ def _described(scope: Scope) -> Iterator[tuple[str, DatafileMetadata]]:
         shown = scope.settled_children()
     else:
         folder = scope.dataset.index.folder(scope.folder)
-        children = folder.children.items() if folder is not None else ()
+        children = list(folder.children.items()) if folder is not None else []
         shown = {name: child for name, child in children if isinstance(child, Datafile)}
     for name, datafile in shown.items():
         if datafile is not None and datafile.metadata != NO_METADATA:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset
 from octuefs.errors import NoAttribute, Unsupported
-from octuefs.model.metadata import DatasetMetadata, tag_text, tags_text, timestamp_text
+from octuefs.model.metadata import DatasetMetadata, labels_text, tag_text, tags_text, timestamp_text
 from octuefs.tree.scope import Scope
 
 PREFIX = "user.octue."
@@ -19,7 +19,7 @@ DatafileIn = tuple[Dataset, Datafile]
 
 
 def _labels(labels: frozenset[str]) -> str | None:
-    return " ".join(sorted(labels)) or None
+    return labels_text(labels) if labels else None
 
 
 def _tags(tags: Mapping[str, Any]) -> str | None:

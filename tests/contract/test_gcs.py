@@ -17,6 +17,7 @@ from contract.places import Prefix, Proxy
 
 from octuefs.errors import Conflict, NotFound, OctuefsError, PermissionRefused, StoreUnavailable, Unsupported, to_errno
 from octuefs.model.paths import CloudLocation
+from octuefs.stores import gcs_connect
 from octuefs.stores.base import Kind, ObjectInfo, Skipped
 from octuefs.stores.gcs import GcsStore
 from octuefs.stores.gcs_failures import failure
@@ -389,3 +390,19 @@ def test_a_child_process_connects_anew(prefix: Prefix) -> None:
     os.close(reader)
     assert os.waitpid(child, 0)[1] == 0
     assert prefix.store.read_small("f", 10) == b"content"
+
+
+def test_credentials_are_asked_for_reading_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("google.auth.default", lambda scopes: (asked.extend(scopes), None))
+    gcs_connect._credentials()
+    assert asked == ["https://www.googleapis.com/auth/devstorage.read_only"]
+
+
+def test_a_bucket_is_never_replaced(prefix: Prefix) -> None:
+    assert not prefix.store.reopen_if_replaced()
+
+
+def test_a_bucket_whose_requester_pays_is_said_to_be_unsupported() -> None:
+    error = ValueError("Bad Request: Bucket is a requester pays bucket but no user project provided.")
+    assert "requester pays, which octuefs does not support yet" in str(failure(error, "gs://b/f"))

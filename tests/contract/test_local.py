@@ -436,3 +436,39 @@ def test_swapping_folders_for_links_all_the_time_never_leads_out(folder: Folder,
         done.set()
         swapper.join()
     assert seen <= {b"inside", None}
+
+
+# --- a dataset that is replaced as a whole
+
+
+def test_a_folder_that_was_replaced_is_turned_to_when_asked(folder: Folder, tmp_path: Path) -> None:
+    folder.put("f", b"old")
+    assert folder.store.read_small("f", 10) == b"old"
+    assert not folder.store.reopen_if_replaced()
+    opened = folder.store.open(folder.store.stat("f"))
+    number = folder.store._root_fd
+    shutil.rmtree(folder.path)
+    assert not folder.store.reopen_if_replaced()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/f").write_bytes(b"new")
+    (tmp_path / "new").rename(folder.path)
+    assert folder.store.reopen_if_replaced()
+    assert not folder.store.reopen_if_replaced()
+    assert folder.store.read_small("f", 10) == b"new"
+    assert opened.read(0, 10) == b"old"
+    assert folder.store._root_fd == number
+    assert not os.get_inheritable(number)
+    opened.close()
+
+
+def test_a_store_that_was_not_used_yet_or_leads_into_its_mount_now_is_not_replaced(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "path").symlink_to("one")
+    store = LocalStore(LocalLocation(str(tmp_path / "path")), avoid=str(tmp_path / "two"))
+    assert not store.reopen_if_replaced()
+    store.check()
+    (tmp_path / "path").unlink()
+    (tmp_path / "path").symlink_to("two")
+    assert not store.reopen_if_replaced()
+    store.close()

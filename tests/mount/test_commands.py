@@ -8,13 +8,15 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from octuefs import cli
 from octuefs.cli import app
 from octuefs.model.hashes import encode_crc32c, extend_crc32c
 from support import mounting
@@ -427,6 +429,21 @@ def test_warnings_of_a_dataset_go_to_stderr(tmp_path: Path) -> None:
     assert ".octue: malformed" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["info", "hash"])
+def test_one_progress_ends_before_the_next_begins(command: str, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    @contextmanager
+    def progress(text: str) -> Iterator[Callable[[int], None]]:
+        told.append(f"{text} begins")
+        yield lambda _: None
+        told.append(f"{text} ends")
+
+    monkeypatch.setattr(cli, "_progress", progress)
+    assert run_here(command, dataset).returncode == 0
+    assert told == [f"{text}, files: {event}" for text in ("reading", "hashing") for event in ("begins", "ends")]
+
+
 def test_output_that_nobody_reads_any_more_ends_quietly(tmp_path: Path) -> None:
     for number in range(3000):
         (tmp_path / f"{number:0100}").touch()
@@ -460,6 +477,20 @@ def test_doctor_without_credentials_notes_it_and_says_how_to_get_some(tmp_path: 
     (line,) = [line for line in result.stdout.splitlines() if "credentials" in line]
     assert line.startswith("note    Google credentials: none found")
     assert "gcloud auth application-default login" in line
+
+
+@pytest.mark.parametrize("content", [None, "[]", "{", "\\0"])
+def test_credentials_that_cannot_be_used_are_named(content: str | None, tmp_path: Path, point: Path) -> None:
+    file = tmp_path / "key.json"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_text(content)
+    environment = {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
+    result = run_octuefs("doctor", environment=environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"note    Google credentials: GOOGLE_APPLICATION_CREDENTIALS names {file}" in result.stdout
+    assert str(file) in refusal(run_octuefs("mount", "gs://some-bucket/x", point, environment=environment))
 
 
 def test_doctor_without_fusermount_says_what_to_install(tmp_path: Path) -> None:

@@ -4,15 +4,19 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from octuefs import launch
+from octuefs.errors import OctuefsError
 from octuefs.mounts import Mount, mount_at
 from support import mounting
 from support.gcs import Bucket
@@ -174,8 +178,66 @@ def test_read_only_is_an_option_of_the_mount(source: Path) -> None:
 def test_the_daemons_arguments_hold_no_config(source: Path) -> None:
     with mounted(source) as point:
         arguments = Path(f"/proc/{pid_of(point)}/cmdline").read_bytes().split(b"\0")
-        assert arguments[1:3] == [b"-m", b"octuefs.daemon"]
+        assert arguments[1:4] == [b"-P", b"-m", b"octuefs.daemon"]
         assert not any(os.fsencode(source) in argument for argument in arguments)
+
+
+def test_modules_that_lie_in_the_dataset_are_not_run(
+    source: Path, point: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("fuse", "stat", "json", "octuefs"):
+        (source / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
+    monkeypatch.chdir(source)
+    assert run_octuefs("mount", ".", point).returncode == 0
+    assert status_of(point)["source"] == str(source)
+    assert run_octuefs("unmount", point).returncode == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_daemon_may_open_as_many_files_as_the_system_allows(source: Path, point: Path) -> None:
+    command = f"ulimit -Sn 64 && exec {mounting.OCTUEFS} mount {source} {point}"
+    subprocess.run(["sh", "-c", command], env=environment_for(), stdout=subprocess.DEVNULL, timeout=30, check=True)
+    limits = Path(f"/proc/{pid_of(point)}/limits").read_text().splitlines()
+    (soft, hard) = next(line.split()[3:5] for line in limits if line.startswith("Max open files"))
+    assert soft == hard
+    assert run_octuefs("unmount", point).returncode == 0
+
+
+def test_a_name_that_is_not_utf_8_is_told_to_the_strictest_terminal(tmp_path: Path, point: Path) -> None:
+    source = tmp_path / os.fsdecode(b"a\xff")
+    source.mkdir()
+    result = run_octuefs("mount", source, point, environment={"PYTHONIOENCODING": "utf-8:strict"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{tmp_path}/a\\xff is mounted on {point}")
+    assert run_octuefs("unmount", point).returncode == 0
+
+
+def test_a_folder_for_state_that_cannot_be_used_is_named(source: Path, point: Path) -> None:
+    environment = {"XDG_STATE_HOME": "/dev/null"}
+    for option in ("--views", "--foreground"):
+        line = refusal(run_octuefs("mount", option, source, point, environment=environment))
+        assert line.startswith("/dev/null/octuefs/")
+        assert "XDG_STATE_HOME" in line
+    assert run_octuefs("mount", source, point).returncode == 0
+    assert "XDG_STATE_HOME" in refusal(run_octuefs("refresh", point, environment=environment))
+    # Unmounting needs none.
+    with process(pid_of(point)) as ended:
+        assert run_octuefs("unmount", point, environment=environment).returncode == 0
+        assert ended(10)
+
+
+def test_folders_that_only_save_time_are_not_needed(source: Path) -> None:
+    with mounted(source, environment={"XDG_CACHE_HOME": "/dev/null", "XDG_RUNTIME_DIR": "/dev/null"}) as point:
+        assert (point / ".hash").read_text()
+
+
+def test_a_long_path_of_the_state_is_no_obstacle(source: Path, tmp_path: Path) -> None:
+    environment = {"XDG_STATE_HOME": str(tmp_path / ("x" * 120)), "TMPDIR": tempfile.mkdtemp(prefix="octuefs-t-")}
+    try:
+        with mounted(source, environment=environment) as point:
+            assert run_octuefs("refresh", point, environment=environment).returncode == 0
+    finally:
+        shutil.rmtree(environment["TMPDIR"])
 
 
 def test_what_octuefs_keeps_for_itself_is_private(source: Path) -> None:
@@ -186,7 +248,7 @@ def test_what_octuefs_keeps_for_itself_is_private(source: Path) -> None:
             "cache": user / "cache" / "octuefs",
             "state": user / "state" / "octuefs",
             "log": user / "state" / "octuefs" / "log",
-            "runtime": user / "runtime" / "octuefs",
+            "sockets": user / "state" / "octuefs" / "run",
         }
         assert {name: stat.S_IMODE(folder.stat().st_mode) for name, folder in folders.items()} == dict.fromkeys(
             folders, 0o700
@@ -196,7 +258,7 @@ def test_what_octuefs_keeps_for_itself_is_private(source: Path) -> None:
         assert stat.S_IMODE(log.stat().st_mode) == 0o600
         wait_until(lambda: f"mounted {source} on {point}" in log.read_text())
         assert stat.S_IMODE((folders["cache"] / "hashes.sqlite").stat().st_mode) == 0o600
-        for path in folders["runtime"].iterdir():
+        for path in folders["sockets"].iterdir():
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or stat.S_ISSOCK(path.stat().st_mode)
 
 
@@ -295,7 +357,7 @@ def test_mounting_again_right_after_unmounting_works(source: Path, point: Path) 
 
 
 def test_unmount_returns_when_the_daemon_has_ended(source: Path, point: Path) -> None:
-    sockets = mounting.run_folder() / "user" / "runtime" / "octuefs"
+    sockets = mounting.run_folder() / "user" / "state" / "octuefs" / "run"
     of_others = set(sockets.iterdir()) if sockets.exists() else set()
     assert run_octuefs("mount", source, point).returncode == 0
     assert len(set(sockets.iterdir()) - of_others) == 1
@@ -346,6 +408,17 @@ def test_a_lazy_unmount_leaves_open_files_readable_and_the_daemon_ends_with_them
             assert len(used.read()) == 4 << 20
             assert not ended(0)
         assert ended(10)
+
+
+def test_the_end_of_a_lazy_unmount_leaves_the_next_mount_its_socket(source: Path, point: Path) -> None:
+    assert run_octuefs("mount", source, point).returncode == 0
+    with process(pid_of(point)) as ended:
+        with (point / "a.csv").open():
+            assert run_octuefs("unmount", "--lazy", point).returncode == 0
+            assert run_octuefs("mount", source, point).returncode == 0
+        assert ended(10)
+    assert run_octuefs("refresh", point).returncode == 0
+    assert run_octuefs("unmount", point).returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -521,3 +594,8 @@ def test_a_mount_that_fails_in_the_daemon_says_why_and_leaves_nothing(source: Pa
     line = refusal(result)
     assert line.startswith(f"libfuse could not mount on {point}")
     assert os.listdir(point) == []
+
+
+def test_a_mount_that_does_not_answer_is_said_to(tmp_path: Path) -> None:
+    with pytest.raises(OctuefsError, match="was mounted, but does not answer: No such file"):
+        launch._wait_for_mount(str(tmp_path / "gone"))

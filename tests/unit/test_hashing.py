@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from octuefs.content import hashing
 from octuefs.content.hashing import HashCache, Hasher
 from octuefs.datafile import Datafile
-from octuefs.errors import NotFound
+from octuefs.errors import NotFound, OctuefsError, StoreUnavailable
 from octuefs.model.hashes import encode_crc32c, extend_crc32c
 from octuefs.model.paths import LocalLocation
 from octuefs.stores.base import ByteSource, ObjectInfo
@@ -184,6 +185,22 @@ def test_a_file_changed_just_now_is_not_remembered(folder: Path, cache_file: Pat
     cache.close()
 
 
+def test_a_file_that_had_not_settled_when_reading_began_is_not_remembered(
+    folder: Path, cache_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = HashCache(cache_file)
+    place = Place(folder, cache)
+    datafile = place.datafile("1.bin")
+    changed = os.stat(folder / "1.bin").st_ctime_ns
+    # Reading takes long.
+    monkeypatch.setattr(time, "time_ns", lambda: changed + (10**12 if place.store.opened else 1))
+    place.hasher.ensure([datafile])
+    assert datafile.crc32c is not None
+    assert cache.get([datafile.info.version]) == {}  # type: ignore[list-item]
+    place.close()
+    cache.close()
+
+
 def test_a_hash_is_of_one_version_only(cache_file: Path) -> None:
     cache = HashCache(cache_file)
     version = (1, 2, 3, 4, 5)
@@ -211,6 +228,93 @@ def test_device_and_inode_numbers_of_64_bits_are_remembered(cache_file: Path) ->
     cache.close()
 
 
+class BlockedStore(CountingStore):
+    """Holds up the opening of files above 256 KiB until it is let go."""
+
+    def __init__(self, location: LocalLocation) -> None:
+        super().__init__(location)
+        self.go = threading.Event()
+
+    def open(self, info: ObjectInfo) -> ByteSource:  # type: ignore[override]
+        source = super().open(info)
+        assert info.size < 256 << 10 or self.go.wait(10)
+        return source
+
+
+@pytest.fixture
+def blocked(folder: Path) -> Iterator[tuple[Place, BlockedStore, list[OctuefsError], threading.Thread]]:
+    """A place whose workers all stand still over large files, more of them waiting behind, and who asked for them."""
+    place = Place(folder)
+    place.store.close()
+    store = place.store = BlockedStore(place.location)
+    place.hasher = Hasher(store, place._publish)
+    workers = place.hasher._pool._max_workers
+    for number in range(workers + 3):
+        (folder / f"large{number}").write_bytes(bytes(300_000))
+    datafiles = [place.datafile(f"large{number}") for number in range(workers + 3)]
+    failures: list[OctuefsError] = []
+    asking = threading.Thread(target=lambda: failures.extend(place.hasher.ensure(datafiles)))
+    asking.start()
+    deadline = time.monotonic() + 10
+    while len(store.opened) < workers:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    yield place, store, failures, asking
+    store.go.set()
+    asking.join(10)
+    place.close()
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_small_files_do_not_wait_behind_large_ones(
+    blocked: tuple[Place, BlockedStore, list[OctuefsError], threading.Thread], count: int
+) -> None:
+    place, store, _, _ = blocked
+    for number in range(count):
+        (place.folder / f"small{number}").write_bytes(b"1")
+    datafiles = [place.datafile(f"small{number}") for number in range(count)]
+    assert place.hasher.ensure(datafiles) == []
+    assert all(datafile.crc32c is not None for datafile in datafiles)
+    assert not store.go.is_set()
+
+
+def test_all_who_wait_are_told_that_the_mount_has_ended(
+    blocked: tuple[Place, BlockedStore, list[OctuefsError], threading.Thread],
+) -> None:
+    place, store, failures, asking = blocked
+    waiting = len(store.opened) + 2
+    others: list[OctuefsError] = []
+    another = threading.Thread(
+        target=lambda: others.extend(place.hasher.ensure([place.datafile(f"large{waiting}"), place.datafile("5.bin")]))
+    )
+    another.start()
+    deadline = time.monotonic() + 10
+    while len(place.hasher._in_flight) < waiting + 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    place.hasher.close()
+    store.go.set()
+    for thread in (asking, another):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert len(failures) == waiting + 1
+    assert len(others) == 2
+    for failure in (*failures, *others):
+        assert isinstance(failure, StoreUnavailable)
+        assert "the mount has ended" in str(failure)
+
+
+@pytest.mark.parametrize("name", ["5.bin", "small"])
+def test_who_asks_after_the_end_is_told_so(place: Place, name: str) -> None:
+    (place.folder / "small").write_bytes(b"1")
+    datafile = place.datafile(name)
+    place.hasher.close()
+    for _ in range(2):
+        (failure,) = place.hasher.ensure([datafile])
+        assert isinstance(failure, StoreUnavailable)
+        assert "the mount has ended" in str(failure)
+
+
 @pytest.mark.parametrize("damage", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_damaged_cache_file_is_made_anew(cache_file: Path, damage: bytes) -> None:
     cache_file.parent.mkdir()
@@ -233,6 +337,25 @@ def test_a_cache_file_with_another_table_of_the_same_name_is_made_anew(cache_fil
     cache.put([((1, 2, 3, 4, 5), 99)])
     assert cache.get([(1, 2, 3, 4, 5)]) == {(1, 2, 3, 4, 5): 99}
     cache.close()
+
+
+def test_a_cache_file_that_another_process_has_locked_is_left_alone(
+    cache_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "_LOCKED_SECONDS", 0.01)
+    cache_file.parent.mkdir()
+    other = sqlite3.connect(cache_file, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        HashCache(cache_file)
+    assert os.stat(cache_file).st_nlink == 1
+    other.execute("CREATE TABLE other (x)")
+    other.execute("COMMIT")
+    other.close()
+    HashCache(cache_file).close()
+    again = sqlite3.connect(cache_file)
+    assert again.execute("SELECT count(*) FROM other").fetchone() == (0,)
+    again.close()
 
 
 @pytest.mark.expected_logs("hashes are not remembered")

@@ -86,7 +86,7 @@ def test_a_new_index_holds_nothing_but_its_root() -> None:
     index = Index()
     assert index.entry("") is index.root
     assert index.folder("") is index.root
-    assert index.all_datafiles() == []
+    assert index.members("", ()) == []
     assert index.entry("a") is None
     assert index.entry("a/b/c") is None
     assert index.folder("a") is None
@@ -230,7 +230,7 @@ def test_a_file_that_is_replaced_is_found_by_its_new_facts_alone() -> None:
     assert paths(index) == ["f"]
     assert paths(index, labelled("old")) == paths(index, tagged("k", "1")) == []
     assert paths(index, labelled("new")) == paths(index, tagged("k", "2")) == ["f"]
-    assert not index.by_date[date(2020, 1, 1)]
+    assert date(2020, 1, 1) not in index.by_date
     assert paths(index, HasHash(frozenset({encode_crc32c(1)}))) == []
     assert len(index.unhashed) == 1
 
@@ -525,7 +525,7 @@ class CloudIndex(RuleBasedStateMachine):
     @invariant()
     def every_question_is_answered_as_by_a_scan(self) -> None:
         shown = self.model.shown().values()
-        assert set(self.index.all_datafiles()) == set(shown)
+        assert set(self.index.members("", ())) == set(shown)
 
         def check(query: Any, says: Any) -> None:
             for folder in ("", "a", "a/b"):

@@ -1,10 +1,10 @@
 """Records of metadata, their fields, and the two ways in which they are stored."""
 
-import contextlib
+import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -32,15 +32,11 @@ from octuefs.model.metadata import (
     labels_text,
     parse_id,
     parse_labels,
-    parse_tag_text,
     parse_tags,
-    parse_tags_text,
     parse_timestamp,
-    parse_timestamp_text,
     tag_text,
     tags_text,
     timestamp_text,
-    updated,
 )
 from octuefs.model.values import MAX_DEPTH, revive, sdk_repr, stored_form
 
@@ -244,44 +240,27 @@ def test_what_is_no_stored_timestamp_is_refused(stored: Any) -> None:
         parse_timestamp(stored)
 
 
-def test_a_timestamp_written_as_text_is_iso_or_posix_seconds(zone: str) -> None:
-    assert parse_timestamp_text("2021-03-04T05:06:07") == datetime(2021, 3, 4, 5, 6, 7)
-    assert parse_timestamp_text("2021-03-04T05:06:07Z").utcoffset() == timedelta(0)
-    assert parse_timestamp_text(" 1.5 ") == datetime(1970, 1, 1, 0, 0, 1, 500000, UTC)
-    assert parse_timestamp_text("-1").isoformat() == "1969-12-31T23:59:59+00:00"
-
-
-@pytest.mark.parametrize("text", ["", "soon", "1e3", "nan", "9" * 30, "9" * 5000, "2021-13-01"])
-def test_other_text_is_no_timestamp(text: str) -> None:
-    with pytest.raises(BadValue):
-        parse_timestamp_text(text)
-
-
 @given(datetimes)
 def test_a_timestamp_survives_its_text(value: datetime) -> None:
-    assert parse_timestamp_text(timestamp_text(value)) == value
+    assert datetime.fromisoformat(timestamp_text(value)) == value
 
 
 @given(tags)
 def test_tags_survive_their_text_which_is_sorted_ascii(value: dict[str, Any]) -> None:
     text = tags_text(value)
     assert text.isascii()
-    assert parse_tags_text(text) == value
+    assert parse_tags(json.loads(text)) == value
     assert list(json.loads(text)) == sorted(value)
 
 
 @given(values.filter(lambda value: not isinstance(value, str)))
 def test_a_tag_that_is_no_text_survives_its_text(value: Any) -> None:
-    assert parse_tag_text(tag_text(value)) == value
+    assert revive(json.loads(tag_text(value))) == value
 
 
 def test_a_tag_that_is_text_is_written_bare() -> None:
     assert tag_text("x y") == "x y"
     assert [tag_text(value) for value in (None, True, 5, 2.0, ["a"])] == ["null", "true", "5", "2.0", '["a"]']
-    assert parse_tag_text("x y") == "x y"
-    assert parse_tag_text("[" * 9999) == "[" * 9999
-    with pytest.raises(BadValue):
-        parse_tag_text('{"_type": "set"}')
 
 
 def test_labels_are_written_sorted() -> None:
@@ -321,13 +300,13 @@ def test_a_bad_field_is_absent_named_and_kept_as_stored(bad: dict[str, Any]) -> 
     assert datafile_record(metadata)["extra"] == [1]
 
 
-def test_a_bad_field_leaves_its_neighbours_standing_until_it_is_set() -> None:
+def test_a_bad_field_leaves_its_neighbours_standing() -> None:
     metadata, _ = only_record(file_of(id=ID, labels=["Bad"], tags={"a": 1}))
     assert (metadata.id, metadata.tags) == (ID, {"a": 1})
-    changed = updated(metadata, tags={"b": 2})
+    changed = dataclasses.replace(metadata, tags={"b": 2})
     assert datafile_record(changed)["labels"] == ["Bad"]
-    assert datafile_record(updated(changed, labels=frozenset()))["labels"] == {"_type": "set", "items": []}
-    assert datafile_record(updated(changed, labels=frozenset("x")))["labels"] == {"_type": "set", "items": ["x"]}
+    changed = dataclasses.replace(metadata, labels=frozenset("x"))
+    assert datafile_record(changed)["labels"] == {"_type": "set", "items": ["x"]}
 
 
 def test_a_timestamp_stored_as_a_number_stays_one_until_it_is_set(zone: str) -> None:
@@ -335,8 +314,8 @@ def test_a_timestamp_stored_as_a_number_stays_one_until_it_is_set(zone: str) -> 
     assert problems == []
     assert metadata.timestamp == datetime.fromtimestamp(5)
     assert datafile_record(metadata)["timestamp"] == 5
-    for moment in (None, datetime(2021, 3, 4)):
-        assert datafile_record(updated(metadata, timestamp=moment))["timestamp"] == stored_form(moment)
+    moment = datetime(2021, 3, 4)
+    assert datafile_record(dataclasses.replace(metadata, timestamp=moment))["timestamp"] == stored_form(moment)
 
 
 @pytest.mark.parametrize("form", [["b", "a"], {"_type": "set", "items": ["a", "b"]}, "a b", '["a", "b"]'])
@@ -630,10 +609,3 @@ def test_plain_values_print_as_python_prints_them(value: Any) -> None:
 @given(values)
 def test_a_value_survives_its_stored_form(value: Any) -> None:
     assert revive(json.loads(json.dumps(stored_form(value)))) == value
-
-
-@pytest.mark.parametrize("read", [parse_tags_text, parse_timestamp_text])
-@given(text=st.text(max_size=20))
-def test_texts_are_taken_or_refused(read: Callable[[str], Any], text: str) -> None:
-    with contextlib.suppress(BadValue):
-        read(text)

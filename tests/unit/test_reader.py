@@ -210,6 +210,18 @@ def test_any_other_failure_is_not_taken_for_a_version_that_is_gone() -> None:
     assert gone == []
 
 
+def test_nothing_of_a_large_object_stays_in_memory_once_it_was_read_to_its_end() -> None:
+    reader, source = reader_over(LARGE)
+    blocks = list(range(0, len(LARGE), BLOCK))
+    blocks[-2:] = reversed(blocks[-2:])  # as the kernel may ask for them
+    for offset in blocks:
+        assert reader.read(offset, BLOCK) == LARGE[offset : offset + BLOCK]
+    assert sum(size for _, size in source.fetches) == len(LARGE)
+    assert reader._piece.stop == 0
+    assert reader.read(len(LARGE) - 100, 1_000) == LARGE[-100:]
+    assert source.fetches[-1] == (len(LARGE) - 100, 100)
+
+
 def test_the_version_is_that_of_the_source_and_closing_closes_it() -> None:
     reader, source = reader_over(SMALL)
     assert reader.version() == 7

@@ -1,0 +1,150 @@
+"""The keeper against stores that fail or change at the worst moment: what is known is never lost for that."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from octuefs.content.hashing import Hasher
+from octuefs.dataset import Dataset
+from octuefs.errors import OctuefsError, StoreUnavailable
+from octuefs.index import Index, Other
+from octuefs.keeper import Keeper
+from octuefs.model.paths import LocalLocation
+from octuefs.report import Report
+from octuefs.stores.base import LinkTarget
+from octuefs.stores.local import LocalStore
+
+RECORD = '{"datafiles": {"a": {"labels": ["kept"]}}, "dataset": {"name": "The farm"}}'
+
+
+class Fragile(LocalStore):
+    """A folder that can be told to fail."""
+
+    fails_to_read = False
+    loses: str | None = None
+
+    def read_small(self, path: str, limit: int) -> bytes:
+        if self.fails_to_read:
+            raise StoreUnavailable(f"{path}: not now")
+        return super().read_small(path, limit)
+
+    def follow_link(self, path: str) -> LinkTarget:
+        if path == self.loses:
+            (Path(str(self.location)) / path).unlink()
+        return super().follow_link(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a").write_text("1")
+    (folder / ".octue").write_text(RECORD)
+    return folder
+
+
+@pytest.fixture
+def dataset(folder: Path) -> Iterator[Dataset]:
+    store = Fragile(LocalLocation(str(folder)))
+    index = Index()
+    keeper = Keeper(store, Report(), index, recursive=True, metadata_ttl=60)
+    hasher = Hasher(store, index.publish_hash)
+    dataset = Dataset(keeper, hasher)
+    keeper.load()
+    yield dataset
+    keeper.close()
+    hasher.close()
+    store.close()
+
+
+def labels(dataset: Dataset) -> dict[str, list[str]]:
+    return {it.path: sorted(it.labels) for it in dataset.index.members("", ())}
+
+
+@pytest.mark.expected_logs("not now")
+def test_metadata_that_cannot_be_read_for_a_moment_is_kept_and_read_again(folder: Path, dataset: Dataset) -> None:
+    store = dataset.store
+    assert isinstance(store, Fragile)
+    (folder / ".octue").write_text(RECORD.replace("kept", "new").replace("farm", "mast"))
+    store.fails_to_read = True
+    dataset.keeper.refresh().result()
+    assert (labels(dataset), dataset.name) == ({"a": ["kept"]}, "The farm")
+    assert isinstance(dataset.index.entry(".octue"), Other)
+    store.fails_to_read = False
+    dataset.keeper.refresh().result()
+    assert (labels(dataset), dataset.name) == ({"a": ["new"]}, "The mast")
+
+
+def test_a_link_that_vanishes_while_the_folder_is_read_does_not_stop_the_reading(
+    folder: Path, dataset: Dataset
+) -> None:
+    store = dataset.store
+    assert isinstance(store, Fragile)
+    (folder / "link").symlink_to("a")
+    (folder / "z").write_text("2")
+    store.loses = "link"
+    dataset.keeper.refresh().result()
+    assert sorted(labels(dataset)) == ["a", "z"]
+
+
+def test_a_hash_is_kept_when_only_the_metadata_change(folder: Path, dataset: Dataset) -> None:
+    before = dataset.set_hash("", ())
+    (folder / ".octue").write_text(RECORD.replace("kept", "other"))
+    dataset.keeper.changed([".octue"]).result()
+    assert labels(dataset) == {"a": ["other"]}
+    assert dataset.set_hash("", ()) == before
+    assert dataset.hasher.computed == 1
+
+
+def test_what_changes_while_a_hash_is_computed_is_never_remembered(folder: Path, dataset: Dataset) -> None:
+    (folder / "b").write_text("2")
+    dataset.keeper.refresh().result()
+    ensure = dataset.hasher.ensure
+    removed = False
+
+    def ensure_and_change(*arguments: object) -> list[OctuefsError]:
+        nonlocal removed
+        failures = ensure(*arguments)  # type: ignore[arg-type]
+        if not removed:
+            removed = True
+            (folder / "b").unlink()
+            dataset.keeper.changed(["b"]).result()
+        return failures
+
+    dataset.hasher.ensure = ensure_and_change  # type: ignore[method-assign,assignment]
+    first = dataset.set_hash("", ())
+    assert dataset.set_hash("", ()) == first
+    dataset.hasher.ensure = ensure  # type: ignore[method-assign]
+    fresh = Index()
+    keeper = Keeper(LocalStore(LocalLocation(str(folder))), Report(), fresh, recursive=True, metadata_ttl=60)
+    keeper.load()
+    assert Dataset(keeper, Hasher(keeper.store, fresh.publish_hash)).set_hash("", ()) == first
+    keeper.close()
+
+
+@pytest.mark.expected_logs("was replaced by another folder")
+def test_a_folder_that_takes_the_place_of_the_source_is_shown_after_a_refresh(folder: Path, dataset: Dataset) -> None:
+    told = []
+    dataset.keeper.replaced = lambda: told.append(True)
+    other = folder.parent / "other"
+    other.mkdir()
+    (other / "new").write_text("3")
+    os.rename(folder, folder.parent / "old")
+    os.rename(other, folder)
+    dataset.keeper.refresh().result()
+    assert list(labels(dataset)) == ["new"]
+    assert told == [True]
+
+
+@pytest.mark.expected_logs("malformed")
+def test_the_problems_of_a_folder_go_with_it(folder: Path, dataset: Dataset) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub/.octue").write_text("not JSON")
+    (folder / "sub/b").write_text("2")
+    dataset.keeper.refresh().result()
+    assert "sub/.octue" in dataset.keeper.report.text()
+    os.rename(folder / "sub", folder.parent / "away")
+    dataset.keeper.refresh().result()
+    assert dataset.keeper.report.text() == ""

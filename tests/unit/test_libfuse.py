@@ -1,0 +1,57 @@
+"""From paths to nodes."""
+
+from typing import Any
+
+import pytest
+
+from octuefs.drivers.libfuse import LibfuseAdapter
+from octuefs.errors import NotFound
+
+
+class CountingOperations:
+    """A tree in which every name but "no" leads to a node, which is its path."""
+
+    root = ""
+
+    def __init__(self) -> None:
+        self.lookups: list[str] = []
+
+    def version(self, _path: str) -> int:
+        return 1
+
+    def version_of(self, _handle: int) -> int:
+        return 1
+
+    def lookup(self, parent: str, name: str) -> str:
+        self.lookups.append(f"{parent}/{name}")
+        if name == "no":
+            raise NotFound(name)
+        return self.lookups[-1]
+
+
+@pytest.fixture
+def operations() -> CountingOperations:
+    return CountingOperations()
+
+
+@pytest.fixture
+def adapter(operations: Any) -> LibfuseAdapter:
+    return LibfuseAdapter(operations, lambda: None)
+
+
+def test_the_deepest_path_is_found_and_each_name_looked_up_once(
+    adapter: LibfuseAdapter, operations: CountingOperations
+) -> None:
+    deepest = "/a" * 2047
+    for _ in range(2):
+        assert str(adapter._resolve(deepest)) == deepest
+    assert str(adapter._resolve("/a/b")) == "/a/b"
+    assert adapter._resolve("/") is operations.root
+    assert len(operations.lookups) == 2048
+
+
+def test_what_is_missing_is_remembered(adapter: LibfuseAdapter, operations: CountingOperations) -> None:
+    for path in ("/a/no", "/a/no", "/a/no/b/c"):
+        with pytest.raises(NotFound):
+            adapter._resolve(path)
+    assert operations.lookups == ["/a", "/a/no"]
