@@ -164,7 +164,14 @@ def mount(
 
             raise_file_limit()
             start_logging(None, config.log_level)
-            serve(config, _announce_in_foreground)
+            code = 1
+            try:
+                with _failing_in_words():
+                    serve(config, _announce_in_foreground)
+                    code = 0
+            finally:
+                sys.stdout.flush()
+                os._exit(code)  # a reading of the source that is under way must not hold the end up
         else:
             from octuefs.launch import launch
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from octuefs.errors import BadValue
 from octuefs.model.paths import LocalLocation, Location, parse_location
-from octuefs.mounts import mount_above, mount_at
+from octuefs.mounts import check_alive, mount_above, mount_at
 
 DEFAULT_METADATA_TTL = 60.0
 
@@ -69,6 +69,7 @@ def check_source(config: SourceConfig) -> None:
         return
     above = mount_above(os.path.abspath(location.path))
     if above is not None and above.is_ours:
+        check_alive(above)
         raise BadValue(
             f"{location.path} lies in an octuefs mount ({above.mount_point}); mount its source, {above.source}, instead"
         )
@@ -90,14 +91,11 @@ def check_mount_point(mount_point: str, location: Location) -> None:
     :raise BadValue: with the reason and the command that mends it
     """
     present = mount_at(mount_point)
+    if present is not None:
+        check_alive(present)
     try:
         kind = os.stat(mount_point)
-        os.statvfs(mount_point)  # which the kernel never answers by itself, as it may stat(2) for a dead mount
     except OSError as error:
-        if error.errno == errno.ENOTCONN:
-            raise BadValue(
-                f"{mount_point} holds a dead mount (its daemon is gone); free it with: fusermount3 -uz {mount_point}"
-            ) from None
         if error.errno == errno.ENOENT:
             raise BadValue(f"no such folder: {mount_point}; make it with: mkdir -p {mount_point}") from None
         raise BadValue(f"{mount_point} cannot be used: {os.strerror(error.errno or 0)}") from None

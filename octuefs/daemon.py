@@ -25,7 +25,8 @@ def _say(message: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        logger.debug("the command that mounted has gone")
+        if "seen" in message:
+            raise OctuefsError("the command that was to mount has gone") from None
 
 
 def _let_go() -> None:

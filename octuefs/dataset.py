@@ -117,8 +117,9 @@ class Dataset:
         """
         for _ in range(_ATTEMPTS):
             members = self.index.members(folder, queries)
-            if failures := self.hasher.ensure(members, progress):
-                raise failures[0]
+            failures = self.hasher.ensure(members, progress)
+            if serious := [error for error in failures if not isinstance(error, NotFound)]:
+                raise serious[0]
             unknown = [datafile.path for datafile in members if datafile.crc32c is None]
             if not unknown:
                 return members
@@ -136,7 +137,7 @@ class Dataset:
 
         for _ in range(_ATTEMPTS):
             self.hashed_members(folder, queries, progress)
-            value = self.index.cached(("hash", folder, queries), compute)
+            value = self.index.cached(("hash", folder, queries), compute, hashed=True)
             if value is not None:
                 return value
         raise Conflict(f"{self.location}: files keep changing while they are read")

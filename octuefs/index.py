@@ -57,6 +57,11 @@ class Query(Protocol):
         """Return the rows of `among` that satisfy the condition."""
         ...
 
+    @property
+    def needs_hashes(self) -> bool:
+        """True where the condition asks for the hashes of content."""
+        ...
+
     def __hash__(self) -> int: ...
 
 
@@ -123,7 +128,7 @@ class Index:
         self._rows: list[Datafile | None] = []
         self._free_rows: list[int] = []
         self._cache: LRUCache[object, object] = LRUCache(_CACHED_SELECTIONS)
-        self._cache_version = (0, 0)
+        self._cache_version = 0
         self._hashes_published = 0
 
     # --- changes
@@ -316,7 +321,7 @@ class Index:
                 rows = query.select(self, rows)
             return rows
 
-        return self.cached(("select", folder, queries), compute)
+        return self.cached(("select", folder, queries), compute, hashed=_need_hashes(queries))
 
     def members(self, folder: str, queries: tuple[Query, ...]) -> list[Datafile]:
         """Return the datafiles in and below `folder` that satisfy all `queries`."""
@@ -336,15 +341,19 @@ class Index:
                 names[name_of(datafile.path)] = datafile
             return tree
 
-        return self.cached(("tree", folder, queries), compute)
+        return self.cached(("tree", folder, queries), compute, hashed=_need_hashes(queries))
 
-    def cached(self, key: object, compute: Callable[[], T]) -> T:
-        """Return `compute()` under `lock`, remembered for `key` until the next change."""
+    def cached(self, key: object, compute: Callable[[], T], *, hashed: bool = False) -> T:
+        """Return `compute()` under `lock`, remembered for `key` until the next change.
+
+        What is `hashed` depends on hashes too, and is forgotten with each one that becomes known.
+        """
         with self.lock:
-            version = (self.version, self._hashes_published)
-            if self._cache_version != version:
+            if self._cache_version != self.version:
                 self._cache.clear()
-                self._cache_version = version
+                self._cache_version = self.version
+            if hashed:
+                key = (key, self._hashes_published)
             if key in self._cache:
                 return cast(T, self._cache[key])
             result = self._cache[key] = compute()
@@ -377,3 +386,7 @@ class Index:
             return rows
 
         return self.cached(("beneath", path), compute)
+
+
+def _need_hashes(queries: tuple[Query, ...]) -> bool:
+    return any(query.needs_hashes for query in queries)

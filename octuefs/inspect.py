@@ -13,7 +13,7 @@ from octuefs.model.metadata import timestamp_text
 from octuefs.model.ordering import Ordering
 from octuefs.model.paths import path_bytes
 from octuefs.model.values import stored_form
-from octuefs.mounts import mount_above
+from octuefs.mounts import check_alive, mount_above
 from octuefs.report import printable
 from octuefs.tree.queries import Satisfies
 from octuefs.tree.scope import Scope
@@ -63,8 +63,7 @@ def select_datafiles(dataset: Dataset, filters: Sequence[Filter], order: Orderin
     """Return the datafiles that satisfy all filters, in an order (default: by path)."""
     scope = Scope(dataset)
     if filters:
-        needs_hashes = any(filter_.attribute == "hash_value" for filter_ in filters)
-        scope = scope.narrow(Satisfies(tuple(filters)), needs_hashes=needs_hashes)
+        scope = scope.narrow(Satisfies(tuple(filters)))
     if order is None:
         return sorted(scope.members(), key=lambda datafile: path_bytes(datafile.path))
     return [datafile for _, datafile in scope.ordered(order).shown_paths()]
@@ -98,6 +97,7 @@ def mounted_attributes(path: str) -> dict[str, Any] | None:
     mount = mount_above(os.path.abspath(path))
     if mount is None or not mount.is_ours:
         return None
+    check_alive(mount)
     try:
         os.lstat(path)
     except OSError as error:

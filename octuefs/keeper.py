@@ -125,6 +125,7 @@ class Keeper:
                 logger.debug("serving what was known of %s", self.location)
             except TimeoutError:
                 self._failed_at = time.monotonic()
+                self.report.failure(f"{self.location} does not answer; what was known of it is shown")
 
     def changed(self, paths: Iterable[str]) -> "Future[None]":
         """Look at single paths of the store again and publish what they are now.
@@ -176,7 +177,8 @@ class Keeper:
 
     def _look_at(self, paths: set[str]) -> None:
         changes: list[Change] = []
-        for path in sorted(paths):
+        # Metadata first: what is looked at afterwards keeps what the index then has.
+        for path in sorted(paths, key=lambda path: (name_of(path) != METADATA_NAME, path)):
             if not self.recursive and "/" in path:
                 continue
             try:
@@ -208,10 +210,8 @@ class Keeper:
         if info.kind is Kind.FOLDER:
             if not self.recursive:
                 return
-            if not isinstance(known, Folder) or known.info is None or known.info.inode != info.inode:
-                self._synchronise(path, None)
-            else:
-                yield FolderSeen(info)
+            # Made or moved here: it may be another one, even where the number is the same.
+            self._synchronise(path, None)
             return
         if isinstance(known, Folder) and not self.in_cloud:
             yield Removed(path)

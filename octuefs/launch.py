@@ -8,6 +8,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from octuefs import places
 from octuefs.config import MountConfig
 from octuefs.control import ask
 from octuefs.errors import BadValue, NotFound, OctuefsError
-from octuefs.mounts import mount_above, mount_at
+from octuefs.mounts import check_alive, mount_above, mount_at
 
 _CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 _DAEMON_ENDS_SECONDS = 30.0
@@ -42,6 +43,8 @@ def launch(config: MountConfig, progress: Callable[[int], None]) -> dict[str, An
         )
         assert daemon.stdin is not None
         assert daemon.stdout is not None
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _interrupt)
         try:
             with suppress(BrokenPipeError):
                 daemon.stdin.write(json.dumps(config.to_json()).encode())
@@ -62,7 +65,13 @@ def launch(config: MountConfig, progress: Callable[[int], None]) -> dict[str, An
         except KeyboardInterrupt:
             daemon.terminate()
             daemon.wait()
+            if (left := mount_at(config.mount_point)) is not None and left.is_ours:
+                _detach(left.mount_point, lazy=True)  # the signal came before libfuse had a handler for it
             raise
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _environment() -> dict[str, str]:
@@ -88,6 +97,8 @@ def _last_words(complaints: Any) -> str:
     """Return what the daemon, or libfuse in it, wrote to stderr."""
     complaints.seek(0)
     lines = [line for line in complaints.read().decode(errors="replace").splitlines() if line.strip()]
+    if any("nonempty" in line for line in lines):
+        return "; something was mounted or put there meanwhile"
     return f" ({'; '.join(lines[-3:])})" if lines else ""
 
 
@@ -112,8 +123,8 @@ def _unmount_and_wait(mount_point: str, pid: int | None, *, lazy: bool) -> None:
             process = os.pidfd_open(pid)
     try:
         _detach(mount_point, lazy=lazy)
-        if process is not None and not lazy:
-            select.select([process], [], [], _DAEMON_ENDS_SECONDS)
+        if process is not None and not lazy and not select.select([process], [], [], _DAEMON_ENDS_SECONDS)[0]:
+            raise OctuefsError(f"{mount_point} is unmounted, but its daemon (process {pid}) has not ended yet")
     finally:
         if process is not None:
             os.close(process)
@@ -149,6 +160,7 @@ def ask_daemon(mount_point: str, command: str) -> dict[str, Any]:
     try:
         return ask(places.control_socket(mount.mount_point), command)
     except NotFound as error:
+        check_alive(mount)
         raise OctuefsError(f"{mount.mount_point}: {error}; only the user who mounted can do this") from None
 
 

@@ -1,10 +1,13 @@
 """What the system says is mounted where (proc(5), /proc/self/mountinfo); no mounted path is touched."""
 
+import errno
 import os
 import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from octuefs.errors import BadValue
 
 FILE_SYSTEM_TYPES = ("fuse.octuefs", "octuefs", "macfuse_octuefs")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
@@ -51,6 +54,21 @@ def _mounts_of_mount_command() -> list[Mount]:
     return [
         Mount(match["point"], match["type"], match["source"], match["options"]) for match in pattern.finditer(output)
     ]
+
+
+def check_alive(mount: Mount) -> None:
+    """Refuse a mount whose daemon is gone, naming the command that frees its place.
+
+    :raise BadValue: where it is dead
+    """
+    try:
+        os.statvfs(mount.mount_point)  # which the kernel never answers by itself, as it may stat(2) for a dead mount
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            place = mount.mount_point
+            raise BadValue(
+                f"{place} holds a dead mount (its daemon is gone); free it with: fusermount3 -uz {place}"
+            ) from None
 
 
 def mount_at(path: str) -> Mount | None:

@@ -3,6 +3,7 @@
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
@@ -32,7 +33,14 @@ def _private(base: str, variable: str, *names: str) -> Path:
 
 
 def _state(*names: str) -> Path:
-    return _private(platformdirs.user_state_dir(_APPLICATION), "XDG_STATE_HOME", *names)
+    return _private(_user_folder(platformdirs.user_state_dir), "XDG_STATE_HOME", *names)
+
+
+def _user_folder(find: Callable[[str], str]) -> str:
+    try:
+        return find(_APPLICATION)
+    except RuntimeError:  # pathlib's, of `~`
+        raise OctuefsError("this user has no home folder; set HOME, or XDG_STATE_HOME and XDG_CACHE_HOME") from None
 
 
 def _temporary() -> Path:
@@ -60,7 +68,7 @@ def _slug(mount_point: str) -> str:
 
 def hash_cache() -> Path:
     """Return the file that remembers hashes of local files."""
-    return _private(platformdirs.user_cache_dir(_APPLICATION), "XDG_CACHE_HOME") / "hashes.sqlite"
+    return _private(_user_folder(platformdirs.user_cache_dir), "XDG_CACHE_HOME") / "hashes.sqlite"
 
 
 def log_file(mount_point: str) -> Path:

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from octuefs.model.paths import NAME_MAX, path_bytes
 
@@ -30,7 +30,13 @@ def encode_name(text: str) -> str | None:
 
 def decode_name(component: str) -> str:
     """Return the value that one component (or one alternative of a comma list) stands for."""
-    return "" if component == "%" else unquote(component, errors="surrogateescape")
+    if component == "%":
+        return ""
+    data = unquote_to_bytes(component.encode("utf-8", "surrogateescape"))
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "surrogateescape")
 
 
 def alternatives(component: str) -> list[str]:

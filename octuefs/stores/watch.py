@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 GATHER_SECONDS = 0.02
 SPACING_SECONDS = 0.1
 SCAN_SECONDS = 0.5
+_LIVENESS_SECONDS = 0.5
 _SCAN_SHARE = 5
 """Scanning may take one part in this many of the time."""
 BURST_EVENTS = 4096
@@ -68,17 +69,21 @@ class Watcher(FileSystemEventHandler):
         self._stopping = False
         self._observer: BaseObserver | None = None
         self._thread: threading.Thread | None = None
+        self._listeners: list[threading.Thread] = []
+        """watchdog's threads: one that dies of something takes its word of changes along."""
         self.how = "none"
         """How changes are heard of: "inotify" (or the system's like), or "scanning"."""
 
     def start(self) -> None:
         """Begin to listen, or to scan where the system cannot watch."""
+        others = set(threading.enumerate())
         try:
             self._observer = Observer()
             self._observer.schedule(self, self._root, recursive=self._recursive, event_filter=_HEARD)
             self._observer.start()
             if self._recursive:
                 _prove_watches_left()
+            self._listeners = [thread for thread in threading.enumerate() if thread not in others]
             self.how, work = "inotify", self._gather
         except (OSError, RecursionError) as error:
             self._fall_back(error)
@@ -99,7 +104,7 @@ class Watcher(FileSystemEventHandler):
         if isinstance(error, OSError):
             reason, remedy = error.strerror, " More watches: sysctl fs.inotify.max_user_watches"
         else:
-            reason, remedy = "its folders are nested too deeply", ""
+            reason, remedy = "its folders are nested too deeply for it", ""
         logger.warning("cannot watch %s (%s); it is scanned instead.%s", self._root, reason, remedy)
         self._stop_observer()
         self.how = "scanning"
@@ -124,7 +129,7 @@ class Watcher(FileSystemEventHandler):
     def _gather(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._stopping or self._paths)
+                self._condition.wait_for(lambda: self._stopping or self._paths, timeout=_LIVENESS_SECONDS)
             time.sleep(GATHER_SECONDS)
             with self._condition:
                 if self._stopping:
@@ -133,13 +138,15 @@ class Watcher(FileSystemEventHandler):
                 events, self._events = self._events, 0
                 new_folders, self._new_folders = self._new_folders, False
             paths.discard(".")
-            if new_folders:
-                try:
+            try:
+                if not all(thread.is_alive() for thread in self._listeners):
+                    raise RecursionError
+                if new_folders:
                     _prove_watches_left()
-                except OSError as error:
-                    self._fall_back(error)
-                    self._tell(self._rescan)
-                    return self._scan()
+            except (OSError, RecursionError) as error:
+                self._fall_back(error)
+                self._tell(self._rescan)
+                return self._scan()
             if events > BURST_EVENTS:
                 self._tell(self._rescan)
             elif paths:

@@ -19,6 +19,11 @@ class HasLabel:
 
     labels: frozenset[str]
 
+    @property
+    def needs_hashes(self) -> bool:
+        """See `Query`."""
+        return False
+
     def select(self, index: Index, among: BitMap) -> BitMap:
         """See `Query`."""
         return among & _union([index.by_label[label] for label in self.labels if label in index.by_label])
@@ -29,6 +34,11 @@ class HasExtension:
     """One of these extensions, "" for none."""
 
     extensions: frozenset[str]
+
+    @property
+    def needs_hashes(self) -> bool:
+        """See `Query`."""
+        return False
 
     def select(self, index: Index, among: BitMap) -> BitMap:
         """See `Query`."""
@@ -42,6 +52,11 @@ class HasTag:
 
     key: str
     values: frozenset[str]
+
+    @property
+    def needs_hashes(self) -> bool:
+        """See `Query`."""
+        return False
 
     def select(self, index: Index, among: BitMap) -> BitMap:
         """See `Query`."""
@@ -57,6 +72,11 @@ class HasDate:
     months: frozenset[int]
     days: frozenset[int]
 
+    @property
+    def needs_hashes(self) -> bool:
+        """See `Query`."""
+        return False
+
     def _has(self, day: date) -> bool:
         return day.year in self.years and day.month in self.months and day.day in self.days
 
@@ -71,6 +91,11 @@ class HasHash:
 
     hashes: frozenset[str]
 
+    @property
+    def needs_hashes(self) -> bool:
+        """See `Query`."""
+        return True
+
     def select(self, index: Index, among: BitMap) -> BitMap:
         """See `Query`."""
         return among & _union([index.by_hash[value] for value in self.hashes if value in index.by_hash])
@@ -81,6 +106,11 @@ class Satisfies:
     """All of these filters."""
 
     filters: tuple[Filter, ...]
+
+    @property
+    def needs_hashes(self) -> bool:
+        """See `Query`."""
+        return any(filter_.attribute == "hash_value" for filter_ in self.filters)
 
     def select(self, index: Index, among: BitMap) -> BitMap:
         """See `Query`."""
@@ -94,6 +124,11 @@ class Not:
     """What another condition leaves out."""
 
     query: Query
+
+    @property
+    def needs_hashes(self) -> bool:
+        """See `Query`."""
+        return self.query.needs_hashes
 
     def select(self, index: Index, among: BitMap) -> BitMap:
         """See `Query`."""

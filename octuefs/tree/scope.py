@@ -22,7 +22,7 @@ class Scope:
     """`folder` is where the directory is in the dataset; `origin` where its innermost view began.
 
     `queries` are those of the views so far, and `order` is that of the last `order-by`, which makes the
-    scope flat. `needs_hashes` says that a query asks for hashes.
+    scope flat.
     """
 
     dataset: Dataset
@@ -30,7 +30,6 @@ class Scope:
     origin: str = ""
     queries: Queries = ()
     order: Ordering | None = None
-    needs_hashes: bool = False
 
     @property
     def is_view(self) -> bool:
@@ -46,19 +45,19 @@ class Scope:
         """Return the scope of a folder in this one."""
         return replace(self, folder=join(self.folder, name))
 
-    def narrow(self, query: Query, *, needs_hashes: bool = False) -> "Scope":
+    @property
+    def needs_hashes(self) -> bool:
+        """True where a query or the order asks for the hashes of content."""
+        by_hash = self.order is not None and self.order.attribute == "hash_value"
+        return by_hash or any(query.needs_hashes for query in self.queries)
+
+    def narrow(self, query: Query) -> "Scope":
         """Return the view of what satisfies one more query."""
-        return replace(
-            self,
-            origin=self.folder,
-            queries=(*self.queries, query),
-            needs_hashes=self.needs_hashes or needs_hashes,
-        )
+        return replace(self, origin=self.folder, queries=(*self.queries, query))
 
     def ordered(self, order: Ordering) -> "Scope":
         """Return the flat view in an order; it replaces one that was there."""
-        needs_hashes = self.needs_hashes or order.attribute == "hash_value"
-        return replace(self, origin=self.folder, order=order, needs_hashes=needs_hashes)
+        return replace(self, origin=self.folder, order=order)
 
     def contains(self, path: str) -> bool:
         """Say whether a path of the dataset lies below this directory's folder."""
@@ -110,7 +109,7 @@ class Scope:
             digits = max(_LEAST_DIGITS, len(str(len(ordered))))
             return {f"{number:0{digits}}_{datafile.name}": datafile for number, datafile in enumerate(ordered, 1)}
 
-        return index.cached(("order", self.folder, self.queries, order), compute)
+        return index.cached(("order", self.folder, self.queries, order), compute, hashed=self.needs_hashes)
 
     def shown_paths(self) -> Iterable[tuple[str, Datafile]]:
         """Yield (path relative to this directory, datafile) for each datafile in and below it."""

@@ -65,9 +65,9 @@ class View(Branch):
         """Return the error of a name that is not here."""
         return NotFound(f"{self.child_path(name)}: nothing here has this value")
 
-    def narrowed(self, name: str, query: Query, *, needs_hashes: bool = False) -> Node:
+    def narrowed(self, name: str, query: Query) -> Node:
         """Return the directory of what satisfies `query`, or of the rest."""
-        scope = self.scope.narrow(Not(query) if self.negated else query, needs_hashes=needs_hashes)
+        scope = self.scope.narrow(Not(query) if self.negated else query)
         return self.open_scope(scope, self.child_path(name))
 
     def occurring(self, table: dict[str, BitMap]) -> Iterable[str]:
@@ -216,7 +216,7 @@ class ByHash(View):
         self.scope.hashed_members()
         if not self.occurs(self.index.by_hash, hashes):
             raise self.missing(name)
-        return self.narrowed(name, HasHash(frozenset(hashes)), needs_hashes=True)
+        return self.narrowed(name, HasHash(frozenset(hashes)))
 
 
 class ById(View):
@@ -240,7 +240,9 @@ class ById(View):
                 table.setdefault(datafile.id, []).append(datafile)
             return table
 
-        return self.index.cached(("ids", scope.folder, scope.queries, scope.is_view), compute)
+        return self.index.cached(
+            ("ids", scope.folder, scope.queries, scope.is_view), compute, hashed=scope.needs_hashes
+        )
 
     def names(self) -> Iterable[str]:
         """See `View`."""
@@ -274,8 +276,7 @@ class FilterView(View):
             filters = parse_filters(name)
         except BadValue as error:
             raise NotFound(f"{self.child_path(name)}: {error}") from None
-        needs_hashes = any(filter_.attribute == "hash_value" for filter_ in filters)
-        return self.narrowed(name, Satisfies(filters), needs_hashes=needs_hashes)
+        return self.narrowed(name, Satisfies(filters))
 
 
 class OrderView(View):

@@ -220,7 +220,7 @@ def metadata_text(scope: Scope) -> bytes:
             return None
         return encode_octue(OctueDocument(records, record))
 
-    text = scope.dataset.index.cached((METADATA_NAME, scope, within is None), compute)
+    text = scope.dataset.index.cached((METADATA_NAME, scope, within is None), compute, hashed=scope.needs_hashes)
     return scope.dataset.stored_text_in(scope.folder) if text is None else text  # malformed: shown as it is
 
 

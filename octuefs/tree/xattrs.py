@@ -11,6 +11,7 @@ from octuefs.tree.scope import Scope
 
 PREFIX = "user.octue."
 _TAG_PREFIX = "tags."
+_LARGEST_VALUE = 65_536
 _NO_METADATA = DatasetMetadata()
 
 T = TypeVar("T")
@@ -119,8 +120,17 @@ def directory_xattr(scope: Scope, name: str) -> bytes:
 
 def listed_datafile_xattrs(dataset: Dataset, datafile: Datafile) -> list[str]:
     """Return the names that are set on a datafile and can be copied to another."""
-    set_here = {"labels": datafile.labels, "tags": datafile.tags, "timestamp": datafile.timestamp}
-    return [PREFIX + name for name, value in set_here.items() if value] + foreign_names(dataset, datafile.path)
+    set_here = {name: _OF_DATAFILE[name]((dataset, datafile)) for name in ("labels", "tags", "timestamp")}
+    return _copyable(set_here) + foreign_names(dataset, datafile.path)
+
+
+def _copyable(values: Mapping[str, str | None]) -> list[str]:
+    """Return the full names of those that are set and fit into an attribute (XATTR_SIZE_MAX of linux/limits.h)."""
+    return [
+        PREFIX + name
+        for name, text in values.items()
+        if text and len(text.encode("utf-8", "replace")) <= _LARGEST_VALUE
+    ]
 
 
 def listed_directory_xattrs(scope: Scope) -> list[str]:
@@ -128,8 +138,7 @@ def listed_directory_xattrs(scope: Scope) -> list[str]:
     names = []
     if is_root(scope):
         stored = _stored(scope.dataset)
-        set_here = {"name": stored.name, "labels": stored.labels, "tags": stored.tags}
-        names = [PREFIX + name for name, value in set_here.items() if value]
+        names = _copyable({"name": stored.name, "labels": _labels(stored.labels), "tags": _tags(stored.tags)})
     return names if scope.is_view else names + foreign_names(scope.dataset, scope.folder)
 
 

@@ -148,3 +148,39 @@ def test_the_problems_of_a_folder_go_with_it(folder: Path, dataset: Dataset) -> 
     os.rename(folder / "sub", folder.parent / "away")
     dataset.keeper.refresh().result()
     assert dataset.keeper.report.text() == ""
+
+
+def test_a_folder_that_comes_back_empty_under_its_name_is_read_again(folder: Path, dataset: Dataset) -> None:
+    (folder / "d/sub").mkdir(parents=True)
+    (folder / "d/a").write_text("1")
+    (folder / "d/sub/b").write_text("2")
+    dataset.keeper.refresh().result()
+    os.rename(folder / "d", folder.parent / "away")
+    (folder.parent / "away/a").unlink()
+    (folder.parent / "away/sub/b").unlink()
+    os.rename(folder.parent / "away", folder / "d")
+    dataset.keeper.changed(["d"]).result()
+    assert sorted(labels(dataset)) == ["a"]
+
+
+def test_a_file_that_sorts_before_its_metadata_gets_them_when_both_change(folder: Path, dataset: Dataset) -> None:
+    (folder / "#x").write_text("1")
+    dataset.keeper.refresh().result()
+    (folder / "#x").write_text("12")
+    (folder / ".octue").write_text(RECORD.replace('"a"', '"#x"'))
+    dataset.keeper.changed(["#x", ".octue"]).result()
+    assert labels(dataset) == {"#x": ["kept"], "a": []}
+
+
+def test_a_file_that_went_away_unnoticed_does_not_spoil_the_hash_of_the_others(folder: Path, dataset: Dataset) -> None:
+    alone = dataset.set_hash("", ())
+    (folder / "b").write_text("2")
+    dataset.keeper.refresh().result()
+    (folder / "b").unlink()
+    assert dataset.set_hash("", ()) == alone
+
+
+def test_a_hash_that_becomes_known_does_not_forget_the_views(folder: Path, dataset: Dataset) -> None:
+    tree = dataset.index.subset_tree("", ())
+    dataset.hash_of(dataset.index.members("", ())[0])
+    assert dataset.index.subset_tree("", ()) is tree

@@ -152,3 +152,10 @@ def test_each_scalar_has_a_key_of_its_own(tags: dict[str, object]) -> None:
     entries = list(tag_entries(tags))
     assert len(entries) == _leaves(tags)
     assert len({key for key, _ in entries}) == len(entries), json.dumps(tags)
+
+
+def test_text_that_has_no_bytes_comes_back_from_its_name() -> None:
+    for text in ("\ud800", "a\ud800b", "\udcff", "\u00fc,/%"):
+        name = encode_name(text)
+        assert name is not None
+        assert decode_name(name) == text
