@@ -4,6 +4,8 @@
 """
 
 from collections.abc import Callable
+from concurrent.futures import CancelledError
+from contextlib import suppress
 
 from octuefs.content.hashing import Hasher
 from octuefs.content.reader import SequentialReader
@@ -16,6 +18,7 @@ from octuefs.model.metadata import DatasetMetadata, dataset_metadata_hash
 from octuefs.model.paths import METADATA_NAME, derived_id, join
 from octuefs.stores.base import ByteSource, ObjectInfo
 
+_LOOK_SECONDS = 10.0
 _ATTEMPTS = 5
 """How often files that change while they are read are read again."""
 
@@ -156,4 +159,9 @@ class Dataset:
             if present.version != info.version:
                 self.keeper.changed([info.path]).result()
                 info = present
-        return SequentialReader(self.store.open(info), info, lambda: self.keeper.changed([info.path]))
+        return SequentialReader(self.store.open(info), info, lambda: self._look_again(info.path))
+
+    def _look_again(self, path: str) -> None:
+        """See what stands at a path now, so that who opens it next gets that."""
+        with suppress(OctuefsError, TimeoutError, CancelledError, RuntimeError):
+            self.keeper.changed([path]).result(_LOOK_SECONDS)

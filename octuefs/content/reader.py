@@ -34,7 +34,7 @@ class SequentialReader:
     """A `ByteSource` over another one that keeps the latest piece in memory until the object's end is read."""
 
     def __init__(self, source: ByteSource, info: ObjectInfo, gone: Callable[[], object]) -> None:
-        """`gone` is called where the object turns out to have been replaced or removed."""
+        """`gone` is called, before the read fails, where the object turns out to have been replaced or removed."""
         self._source = source
         self._info = info
         self._gone = gone
@@ -91,9 +91,11 @@ class SequentialReader:
             with self._lock:
                 if self._piece is piece:
                     self._piece = _Piece(0, 0)
-            piece.bytes.set_exception(error)
-            if isinstance(error, Conflict | NotFound):
-                self._gone()
+            try:
+                if isinstance(error, Conflict | NotFound):
+                    self._gone()
+            finally:
+                piece.bytes.set_exception(error)
         else:
             piece.bytes.set_result(data)
 
