@@ -13,18 +13,20 @@ from typing import Any
 from octuefs.errors import BadValue
 from octuefs.model.paths import LocalLocation, Location, parse_location
 from octuefs.mounts import check_alive, mount_above, mount_at
+from octuefs.stores.base import Ownership
 
 DEFAULT_METADATA_TTL = 60.0
 
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Which dataset, and how it is read. `metadata_ttl` is in seconds."""
+    """Which dataset, and how it is read. `metadata_ttl` is in seconds; `key_file` holds other credentials."""
 
     source: str
     recursive: bool = True
     anonymous: bool = False
     metadata_ttl: float = DEFAULT_METADATA_TTL
+    key_file: str | None = None
 
     @property
     def location(self) -> Location:
@@ -37,7 +39,11 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class MountConfig:
-    """A mount: its source, its place and its ways. `mount_point` is absolute."""
+    """A mount: its source, its place and its ways. `mount_point` is absolute.
+
+    `write_back` lets close(2) return before the upload; `compose` lets appends be joined in the bucket; `ownership`
+    says to whom the files of a bucket belong.
+    """
 
     source: SourceConfig
     mount_point: str
@@ -46,6 +52,9 @@ class MountConfig:
     views: bool = True
     list_views: bool = False
     log_level: str = "INFO"
+    write_back: bool = False
+    compose: bool = True
+    ownership: Ownership | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `from_json` understands, for another process."""
@@ -54,7 +63,8 @@ class MountConfig:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "MountConfig":
         """Return the config that `to_json` wrote."""
-        return cls(**{**value, "source": SourceConfig(**value["source"])})
+        ownership = Ownership(**value["ownership"]) if value["ownership"] else None
+        return cls(**{**value, "source": SourceConfig(**value["source"]), "ownership": ownership})
 
 
 def check_source(config: SourceConfig) -> None:
@@ -125,4 +135,10 @@ def check_mount(config: MountConfig) -> None:
     :raise BadValue: with the reason and the remedy
     """
     check_source(config.source)
+    if not config.source.location.in_cloud and (config.write_back or config.ownership is not None):
+        raise BadValue(
+            "--write-back, --uid, --gid, --file-mode and --dir-mode are for gs:// sources; a local folder keeps its own"
+        )
+    if config.read_only and config.write_back:
+        raise BadValue("--write-back means nothing on a --read-only mount; leave one of them out")
     check_mount_point(config.mount_point, config.source.location)

@@ -1,7 +1,7 @@
 """The private socket between the commands and a mount's daemon: one JSON line each way.
 
-`{"command": "refresh"}` is answered with `{"ok": true, ...}` or `{"ok": false, "error": "..."}`. The socket
-lies in a folder of the user's own (0700).
+`{"command": "refresh"}`, with what the command takes beside its name, is answered with `{"ok": true, ...}` or
+`{"ok": false, "error": "..."}`. The socket lies in a folder of the user's own (0700).
 """
 
 import json
@@ -20,7 +20,7 @@ from octuefs.errors import NotFound, OctuefsError, from_os_error
 logger = logging.getLogger(__name__)
 
 _LONGEST_LINE = 1 << 20
-Command = Callable[[], dict[str, Any]]
+Command = Callable[..., dict[str, Any]]
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
@@ -37,12 +37,13 @@ class _Handler(socketserver.StreamRequestHandler):
     def _answer(self) -> dict[str, Any]:
         assert isinstance(self.server, _Server)
         try:
-            name = json.loads(self.rfile.readline(_LONGEST_LINE))["command"]
+            request = json.loads(self.rfile.readline(_LONGEST_LINE))
+            name = request.pop("command")
             command = self.server.commands[name]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {"ok": False, "error": "not a command of this daemon"}
         try:
-            return {"ok": True, **command()}
+            return {"ok": True, **command(**request)}
         except Exception as error:
             logger.exception("the command %s failed", name)
             words = str(error) if isinstance(error, OctuefsError) else f"{name} failed unexpectedly: {error!r}"
@@ -83,8 +84,8 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def ask(path: Path, command: str, timeout: float | None = None) -> dict[str, Any]:
-    """Send one command to the daemon that listens at `path` and return its answer.
+def ask(path: Path, command: str, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:
+    """Send one command with what it takes to the daemon that listens at `path`, and return its answer.
 
     :raise NotFound: where nobody listens
     :raise OctuefsError: where the daemon says that it failed, with its words
@@ -93,7 +94,7 @@ def ask(path: Path, command: str, timeout: float | None = None) -> dict[str, Any
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)
             connection.connect(str(path))
-            connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+            connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
             line = connection.makefile("rb").readline(_LONGEST_LINE)
     except (FileNotFoundError, ConnectionRefusedError):
         raise NotFound("no octuefs daemon of this user listens for this mount point") from None

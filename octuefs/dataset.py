@@ -3,20 +3,23 @@
 `mount.py` puts it together; the tree asks. Facts come from the index, which `keeper.py` keeps true to the store.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from pathlib import Path
 
 from octuefs.content.hashing import Hasher
 from octuefs.content.reader import SequentialReader
 from octuefs.datafile import Datafile
-from octuefs.errors import Conflict, NotFound, OctuefsError
+from octuefs.errors import Conflict, NotFound, OctuefsError, ReadOnly, from_os_error
 from octuefs.index import Other, Query
 from octuefs.keeper import Keeper
 from octuefs.model.hashes import hash_of_set
 from octuefs.model.metadata import DatasetMetadata, dataset_metadata_hash
 from octuefs.model.paths import METADATA_NAME, derived_id, join
-from octuefs.stores.base import ByteSource, ObjectInfo
+from octuefs.stores.base import ByteSource, ObjectInfo, Space
+from octuefs.writing.base import OpenFile, Writer
 
 _LOOK_SECONDS = 10.0
 _ATTEMPTS = 5
@@ -36,6 +39,10 @@ class Dataset:
         self.location = keeper.location
         self.in_cloud = keeper.in_cloud
         self.hasher = hasher
+        self.writer: Writer | None = None
+        """What makes changes; None where the dataset is only read."""
+        self.staging: Path | None = None
+        """Where content waits for the store that is written to the cloud."""
         self.root_info = self.store.stat("")
         """What the store said of the root folder: its owner and permissions."""
 
@@ -154,12 +161,69 @@ class Dataset:
         """
         if not self.in_cloud:
             return self.store.open(info)
-        if self.keeper.metadata_ttl <= 0:
-            present = self.store.stat(info.path)
-            if present.version != info.version:
-                self.keeper.changed([info.path]).result()
-                info = present
+        info = self._asked_again(info)
+        if self.writer is not None:
+            return self.writer.open(info, os.O_RDONLY)
         return SequentialReader(self.store.open(info), info, lambda: self._look_again(info.path))
+
+    def open_writable(self, info: ObjectInfo, flags: int) -> OpenFile:
+        """Open a file for writing, or both, as `flags` say.
+
+        :raise OctuefsError: where it cannot be opened
+        """
+        return self.writing.open(self._asked_again(info) if self.in_cloud else info, flags)
+
+    @property
+    def writing(self) -> Writer:
+        """The writer.
+
+        :raise ReadOnly: where there is none
+        """
+        if self.writer is None:
+            raise ReadOnly("the mount is read-only")
+        return self.writer
+
+    def current(self, info: ObjectInfo) -> ObjectInfo:
+        """Return what stands at a path now: asked of a disk each time (microseconds), known in the cloud.
+
+        :raise NotFound: where it has gone from the disk
+        """
+        if self.writer is not None:
+            return self.writer.current(info)
+        if self.in_cloud:
+            return info
+        try:
+            now = self.store.stat(info.path)
+        except OctuefsError:
+            self.keeper.notice(info.path, None)
+            raise
+        if now.version != info.version:
+            self.keeper.notice(info.path, now.version)
+        return now
+
+    def space(self) -> Space:
+        """Return how much room there is for what is written: the store's, or the disk's where it is staged."""
+        if self.staging is None:
+            return self.store.space()
+        try:
+            facts = os.statvfs(self.staging)
+        except OSError as error:
+            raise from_os_error(error, str(self.staging)) from error
+        return Space(
+            total_bytes=facts.f_blocks * facts.f_frsize,
+            free_bytes=facts.f_bavail * facts.f_frsize,
+            total_files=facts.f_files,
+            free_files=facts.f_favail,
+        )
+
+    def _asked_again(self, info: ObjectInfo) -> ObjectInfo:
+        """Return what stands at an object's path, asked of the store where each open is to ask (a TTL of 0)."""
+        if self.keeper.metadata_ttl > 0 or (self.writer is not None and self.writer.current(info) is not info):
+            return info
+        present = self.store.stat(info.path)
+        if present.version != info.version:
+            self.keeper.changed([info.path]).result()
+        return present
 
     def _look_again(self, path: str) -> None:
         """See what stands at a path now, so that who opens it next gets that."""

@@ -26,6 +26,24 @@ class AlreadyExists(OctuefsError):
     errno = errno.EEXIST
 
 
+class NotEmpty(OctuefsError):
+    """A folder that was to be removed or replaced still holds something."""
+
+    errno = errno.ENOTEMPTY
+
+
+class CrossDevice(OctuefsError):
+    """It cannot be renamed from here to there; programs copy it then, and remove the old one."""
+
+    errno = errno.EXDEV
+
+
+class TooBig(OctuefsError):
+    """A value, or all metadata of an object together, is longer than the store keeps."""
+
+    errno = errno.E2BIG
+
+
 class NotADirectory(OctuefsError):
     """A path goes through something that is no directory."""
 
@@ -138,6 +156,8 @@ def from_os_error(error: OSError, subject: str) -> OctuefsError:
     for kind in (
         NotFound,
         AlreadyExists,
+        NotEmpty,
+        TooBig,
         NotADirectory,
         IsADirectory,
         PermissionRefused,

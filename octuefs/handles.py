@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from octuefs.errors import OctuefsError
 from octuefs.stores.base import ByteSource
 from octuefs.tree.node import DirectoryEntry, Node
+from octuefs.writing.base import OpenFile
 
 
 class BadHandle(OctuefsError):
@@ -24,6 +25,14 @@ class ReadHandle:
 
     node: Node
     source: ByteSource
+
+
+@dataclass(frozen=True, slots=True)
+class WriteHandle:
+    """A file open for writing, or for both."""
+
+    node: Node
+    source: OpenFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,12 @@
 """The facts of one dataset: which files there are, and what views need to find them without scanning.
 
-The keeper publishes what the store says, hash workers what they computed, and `tree/` asks. Datafiles have row
-numbers; each label, extension, date, tag and known hash has the bitmap of its rows, so a view is a few set
-operations. All changes enter through `publish` and `publish_hash`; `version` grows with each of the former.
+The keeper publishes what the store says, writers what they did, hash workers what they computed, and `tree/` asks.
+Datafiles have row numbers; each label, extension, date, tag and known hash has the bitmap of its rows, so a view is
+a few set operations. All changes enter through `publish`, `publish_read` and `publish_hash`; `version` grows with each
+of the former two.
+
+What a store said may be older than what a writer did meanwhile. So the keeper reads within `reading()`, and
+`publish_read` leaves out whatever a writer published since that began, or holds.
 
 Lock order: `lock` is the only lock here, is held for memory work alone (never for a file, a request or a
 callback), and may be taken while holding no other lock of the package.
@@ -11,6 +15,7 @@ callback), and may be taken while holding no other lock of the package.
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol, TypeVar, cast
@@ -101,6 +106,34 @@ class OtherSeen:
 
 
 Change = Removed | FolderGone | FolderSeen | DatafileSeen | OtherSeen
+
+
+class Reading:
+    """What writers did since a reading of the store began: the paths, and all folders above them."""
+
+    __slots__ = ("above", "touched")
+
+    def __init__(self) -> None:
+        self.touched: set[str] = set()
+        self.above: set[str] = set()
+
+    def touch(self, path: str) -> None:
+        """Note that a writer changed what stands at a path."""
+        self.touched.add(path)
+        while path and (path := parent_of(path)) not in self.above:
+            self.above.add(path)
+
+    def overtakes(self, path: str) -> bool:
+        """Say whether what was read of a path may be older than what a writer did there, above or below."""
+        if path in self.above and path:
+            return True
+        while path not in self.touched:
+            if not path:
+                return False
+            path = parent_of(path)
+        return True
+
+
 SubsetTree = dict[str, dict[str, Datafile | None]]
 """For each folder (path in the dataset) of a subset its names; None stands for a folder."""
 
@@ -130,11 +163,69 @@ class Index:
         self._cache: LRUCache[object, object] = LRUCache(_CACHED_SELECTIONS)
         self._cache_version = 0
         self._hashes_published = 0
+        self._readings: set[Reading] = set()
+        self._held: set[str] = set()
 
     # --- changes
 
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """Begin to read a store: give what `publish_read` needs in order to know what has become old meanwhile."""
+        reading = Reading()
+        with self.lock:
+            self._readings.add(reading)
+        try:
+            yield reading
+        finally:
+            with self.lock:
+                self._readings.discard(reading)
+
+    def publish_read(self, changes: Iterable[Change], reading: Reading) -> list[str]:
+        """Take in what a reading of the store found, and return the paths that were left out.
+
+        Left out is what a writer changed since the reading began, which is to be read again, and, without being
+        returned, what a writer holds.
+        """
+        overtaken = []
+        with self.lock:
+            fresh = []
+            for change in changes:
+                path = _path_of(change)
+                if path in self._held or (isinstance(change, Removed) and self._holds_below(path)):
+                    continue
+                if reading.touched and reading.overtakes(path):
+                    overtaken.append(path)
+                else:
+                    fresh.append(change)
+            if fresh:
+                self._publish(fresh)
+        return overtaken
+
     def publish(self, changes: Iterable[Change]) -> None:
-        """Take changes in, in order, and let `version` grow if there is any."""
+        """Take in what a writer did, in order, and let `version` grow."""
+        with self.lock:
+            changes = list(changes)
+            for reading in self._readings:
+                for change in changes:
+                    reading.touch(_path_of(change))
+            self._publish(changes)
+
+    def hold(self, path: str) -> None:
+        """Let nobody but writers say what stands at a path (an open file that is not stored yet)."""
+        with self.lock:
+            self._held.add(path)
+
+    def let_go(self, path: str) -> None:
+        """End that: what stands in the store counts again, from the readings that begin now."""
+        with self.lock:
+            self._held.discard(path)
+            for reading in self._readings:
+                reading.touch(path)
+
+    def _holds_below(self, path: str) -> bool:
+        return bool(self._held) and any(held.startswith(path + "/") for held in self._held)
+
+    def _publish(self, changes: Iterable[Change]) -> None:
         with self.lock:
             for change in changes:
                 match change:
@@ -386,6 +477,16 @@ class Index:
             return rows
 
         return self.cached(("beneath", path), compute)
+
+
+def _path_of(change: Change) -> str:
+    match change:
+        case Removed(path) | FolderGone(path):
+            return path
+        case FolderSeen(info) | OtherSeen(info):
+            return info.path
+        case DatafileSeen(datafile):
+            return datafile.path
 
 
 def _need_hashes(queries: tuple[Query, ...]) -> bool:

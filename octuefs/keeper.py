@@ -23,10 +23,19 @@ from octuefs.index import (
     Index,
     Other,
     OtherSeen,
+    Reading,
     Removed,
 )
 from octuefs.model.metadata import DatafileMetadata, OctueDocument, decode_custom_metadata
-from octuefs.model.paths import METADATA_NAME, SIGNED_METADATA_NAME, CloudLocation, join, name_of, parent_of
+from octuefs.model.paths import (
+    METADATA_NAME,
+    SIGNED_METADATA_NAME,
+    CloudLocation,
+    is_temporary,
+    join,
+    name_of,
+    parent_of,
+)
 from octuefs.report import Report
 from octuefs.stored_metadata import StoredMetadata
 from octuefs.stores.base import Kind, ObjectInfo, Skipped, Store
@@ -62,6 +71,8 @@ class Keeper:
         self._refreshed_at = 0.0
         self._failed_at: float | None = None
         """When the latest refresh failed, None where it did not."""
+        self.leftovers: list[ObjectInfo] = []
+        """Temporary files or objects of ours that the latest reading of the whole store found."""
         self._links: set[str] = set()
         self._to_look_at: set[str] = set()
         self._looking: Future[None] | None = None
@@ -170,16 +181,17 @@ class Keeper:
         with self._refresh_lock:
             paths, self._to_look_at = self._to_look_at, set()
         try:
-            self._look_at(paths)
+            with self.index.reading() as reading:
+                self._look_at(paths, reading)
         except Exception:
             logger.exception("could not take in what changed")  # nobody may wait for this
             raise
 
-    def _look_at(self, paths: set[str]) -> None:
+    def _look_at(self, paths: set[str], reading: Reading) -> None:
         changes: list[Change] = []
         # Metadata first: what is looked at afterwards keeps what the index then has.
         for path in sorted(paths, key=lambda path: (name_of(path) != METADATA_NAME, path)):
-            if not self.recursive and "/" in path:
+            if (not self.recursive and "/" in path) or is_temporary(path):
                 continue
             try:
                 if name_of(path) == METADATA_NAME and not self.in_cloud:
@@ -190,11 +202,14 @@ class Keeper:
                 logger.debug("%s went away while it was looked at; the word of that is on its way", path)
             except OctuefsError as error:
                 self.report.failure(f"{path} could not be looked at: {error}")
-        if changes:
-            self.index.publish(changes)
+        self._publish(changes, reading)
         # Only now: these ask the index, and what was just looked at may be a link itself.
-        if changes := list(self._changes_of_links(paths)):
-            self.index.publish(changes)
+        self._publish(list(self._changes_of_links(paths)), reading)
+
+    def _publish(self, changes: list[Change], reading: Reading) -> None:
+        """Publish what was read, and look again at what a writer changed meanwhile."""
+        if changes and (overtaken := self.index.publish_read(changes, reading)):
+            self.changed(overtaken)
 
     def _change_at(self, path: str) -> Iterator[Change]:
         try:
@@ -219,13 +234,13 @@ class Keeper:
         if isinstance(known, Datafile) and known.info.version == info.version and info.kind is not Kind.SYMLINK:
             return
         if self.in_cloud:
-            yield self._classify(info, None)
+            yield self.classify(info, None)
         elif isinstance(known, Datafile):
-            yield self._classify(info, known.metadata)
+            yield self.classify(info, known.metadata)
         else:
             described = self.index.entry(join(folder, METADATA_NAME))
             version = described.info.version if isinstance(described, Other) else None
-            yield self._classify(info, self.stored.document(folder, version).datafiles.get(name_of(path)))
+            yield self.classify(info, self.stored.document(folder, version).datafiles.get(name_of(path)))
 
     def _changes_of_links(self, paths: set[str]) -> Iterator[Change]:
         """Look again at the symbolic links that lead to `paths`, or to nothing: they change without being touched."""
@@ -237,7 +252,7 @@ class Keeper:
             if known.content is not None and not _lies_at_or_below(known.content.path, paths):
                 continue
             try:
-                change = self._classify(known.info, known.metadata)
+                change = self.classify(known.info, known.metadata)
             except NotFound:
                 continue  # it went away; the word of that is on its way
             present = change.datafile.content if isinstance(change, DatafileSeen) else None
@@ -246,15 +261,24 @@ class Keeper:
 
     def _synchronise(self, top: str, progress: Callable[[int], None] | None, *, only_folder: bool = False) -> None:
         """Publish the differences between the store, in and below `top`, and the index."""
+        with self.index.reading() as reading:
+            self._compare(top, progress, reading, only_folder=only_folder)
+
+    def _compare(
+        self, top: str, progress: Callable[[int], None] | None, reading: Reading, *, only_folder: bool
+    ) -> None:
         recursive = self.recursive and not only_folder
         folders: dict[str, ObjectInfo] = {}
         files: dict[str, dict[str, ObjectInfo]] = {top: {}}
         skipped: dict[str, str] = {}
         unread: set[str] = set()
         count = 0
+        leftovers: list[ObjectInfo] = []
         for item in self.store.scan(top, recursive=recursive):
             if isinstance(item, Skipped):
                 skipped[item.name] = item.reason
+            elif is_temporary(item.path):
+                leftovers.append(item)
             elif item.kind is Kind.FOLDER:
                 if self.recursive:
                     folders[item.path] = item
@@ -277,9 +301,9 @@ class Keeper:
         changes.extend(self._folder_changes(top, folders))
         for folder, infos in files.items():
             changes.extend(self._file_changes(folder, infos, unread))
-        if changes:
-            self.index.publish(changes)
+        self._publish(changes, reading)
         if not top and recursive == self.recursive:
+            self.leftovers = leftovers
             self.report.replace_skipped(skipped)
         else:
             for name, reason in skipped.items():
@@ -354,7 +378,10 @@ class Keeper:
             if not self.in_cloud:
                 if document is None and folder not in unread:
                     try:
-                        document = self.stored.document(folder, described.version) if described else OctueDocument()
+                        if described:
+                            document = self.stored.document(folder, described.version)
+                        else:
+                            document = self.stored.overlay(folder, OctueDocument())
                     except OctuefsError:
                         unread.add(folder)
                 if document is not None:
@@ -362,7 +389,7 @@ class Keeper:
                 elif isinstance(known, Datafile):
                     metadata = known.metadata
             try:
-                change = self._classify(info, metadata)
+                change = self.classify(info, metadata)
             except NotFound:
                 continue  # a link that has gone meanwhile; the word of that is on its way
             if isinstance(change, OtherSeen) and self.in_cloud and isinstance(known, Folder):
@@ -376,14 +403,14 @@ class Keeper:
         known_version = known.info.version if isinstance(known, Other) else None
         return known_version != (info.version if info is not None else None)
 
-    def _classify(self, info: ObjectInfo, metadata: DatafileMetadata | None) -> Change:
+    def classify(self, info: ObjectInfo, metadata: DatafileMetadata | None) -> Change:
         """Return what stands at `info.path`: a datafile, with `metadata` on a disk, or something else."""
         name = name_of(info.path)
         if isinstance(self.location, CloudLocation):
             if name.endswith(METADATA_NAME) or SIGNED_METADATA_NAME in self.location.object_prefix + info.path:
                 return OtherSeen(info)
             decoded, problems = decode_custom_metadata(info.custom_metadata or {})
-            if info.crc32c is None:
+            if info.crc32c is None and not is_unstored(info):
                 problems.append("the store does not tell its hash; it counts as that of no bytes, as in the SDK")
             self.report.set_problems(info.path, problems)
             datafile = Datafile(info, self.location, decoded or NO_METADATA, info)
@@ -411,6 +438,11 @@ class Keeper:
         if same and isinstance(known, Datafile):
             datafile.crc32c = known.crc32c
         return DatafileSeen(datafile)
+
+
+def is_unstored(info: ObjectInfo) -> bool:
+    """Say whether an object is described by who writes it, before the bucket has any of it."""
+    return isinstance(info.version, tuple) and info.version[:1] == (0,)
 
 
 def _lies_at_or_below(path: str, places: Collection[str]) -> bool:

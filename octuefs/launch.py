@@ -12,8 +12,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from octuefs import places
@@ -24,6 +28,8 @@ from octuefs.mounts import check_alive, mount_above, mount_at
 
 _CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 _DAEMON_ENDS_SECONDS = 30.0
+_ASK_SECONDS = 0.2
+"""How often a daemon is asked what it still has to store."""
 
 
 def launch(config: MountConfig, progress: Callable[[int], None]) -> dict[str, Any]:
@@ -102,32 +108,90 @@ def _last_words(complaints: Any) -> str:
     return f" ({'; '.join(lines[-3:])})" if lines else ""
 
 
-def unmount(mount_point: str, *, lazy: bool = False) -> None:
-    """Unmount and wait for the daemon's end.
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a daemon still has to store."""
 
-    :raise OctuefsError: where it is no mount of ours, or in use
+    files: int
+    bytes: int
+
+
+def unmount(
+    mount_point: str,
+    *,
+    lazy: bool = False,
+    force: bool = False,
+    progress: Callable[[Left], None] = lambda _: None,
+) -> None:
+    """Unmount and wait for the daemon's end, telling `progress` what it still has to store.
+
+    With `force` nothing is waited for: what is left stays in the journal, and the next mount stores it.
+
+    :raise OctuefsError: where it is no mount of ours, or in use, or the daemon could not store all
     """
     mount = mount_at(mount_point)
     if mount is None or not mount.is_ours:
         raise BadValue(f"{mount_point} is not an octuefs mount point")
-    pid = None
+    socket = places.control_socket(mount_point)
+    status: dict[str, Any] = {}
     with suppress(OctuefsError):
-        pid = ask(places.control_socket(mount_point), "status", timeout=10)["pid"]
-    _unmount_and_wait(mount.mount_point, pid, lazy=lazy)
-
-
-def _unmount_and_wait(mount_point: str, pid: int | None, *, lazy: bool) -> None:
+        status = ask(socket, "status", timeout=10)
     process = None
-    if pid is not None and hasattr(os, "pidfd_open"):
+    if status and hasattr(os, "pidfd_open"):
         with suppress(OSError):
-            process = os.pidfd_open(pid)
+            process = os.pidfd_open(status["pid"])
     try:
-        _detach(mount_point, lazy=lazy)
-        if process is not None and not lazy and not select.select([process], [], [], _DAEMON_ENDS_SECONDS)[0]:
-            raise OctuefsError(f"{mount_point} is unmounted, but its daemon (process {pid}) has not ended yet")
+        _detach(mount.mount_point, lazy=lazy)
+        if force:
+            with suppress(OctuefsError):
+                ask(socket, "give_up", timeout=10)
+        if process is not None and not lazy:
+            _wait_for_end(process, socket, mount_point, status["pid"], progress)
     finally:
         if process is not None:
             os.close(process)
+    if process is not None and not lazy and not force:
+        _check_nothing_is_left(status, mount.source)
+
+
+def _wait_for_end(process: int, socket: Path, mount_point: str, pid: int, progress: Callable[[Left], None]) -> None:
+    """Wait until the daemon has ended; as long as it says that it has files to store it is given time."""
+    deadline = time.monotonic() + _DAEMON_ENDS_SECONDS
+    while not select.select([process], [], [], _ASK_SECONDS)[0]:
+        with suppress(OctuefsError):
+            left = Left(**ask(socket, "pending", timeout=10))
+            if left.files:
+                progress(left)
+                deadline = time.monotonic() + _DAEMON_ENDS_SECONDS
+        if time.monotonic() >= deadline:
+            raise OctuefsError(f"{mount_point} is unmounted, but its daemon (process {pid}) has not ended yet")
+
+
+def _check_nothing_is_left(status: dict[str, Any], source: str) -> None:
+    """Raise where a daemon that has ended could not store all that was written."""
+    from octuefs.writing.sessions import dead_sessions
+
+    if "journal" not in status:
+        return
+    left = dead_sessions(Path(status["journal"])).get("file", 0) - status["recovered"]
+    if left > 0:
+        raise OctuefsError(
+            f"unmounted, but {counted(left, 'file')} could not be stored yet; nothing is lost: mount {source} again,"
+            " and what was closed is stored, the rest is in .octuefs/recovered/"
+        )
+
+
+def sync(mount_point: str, progress: Callable[[Left], None]) -> dict[str, Any]:
+    """Wait until all that was written into a mount is stored; return what the daemon says of what is left.
+
+    :raise OctuefsError: where this is no mount of ours, or the daemon failed
+    """
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(ask_daemon, mount_point, "sync")
+        while not wait([done], _ASK_SECONDS).done:
+            with suppress(OctuefsError):
+                progress(Left(**ask_daemon(mount_point, "pending")))
+        return done.result()
 
 
 def _detach(mount_point: str, *, lazy: bool) -> None:
@@ -148,8 +212,8 @@ def _detach(mount_point: str, *, lazy: bool) -> None:
     raise OctuefsError(f"{mount_point} could not be unmounted: {reason}")
 
 
-def ask_daemon(mount_point: str, command: str) -> dict[str, Any]:
-    """Send a command to the daemon of a mount.
+def ask_daemon(mount_point: str, command: str, **arguments: Any) -> dict[str, Any]:
+    """Send a command, with what it takes, to the daemon of a mount.
 
     :raise BadValue: where this is no mount of ours
     :raise OctuefsError: where the daemon failed
@@ -158,7 +222,7 @@ def ask_daemon(mount_point: str, command: str) -> dict[str, Any]:
     if mount is None or not mount.is_ours:
         raise BadValue(f"{mount_point} is not an octuefs mount point")
     try:
-        return ask(places.control_socket(mount.mount_point), command)
+        return ask(places.control_socket(mount.mount_point), command, **arguments)
     except NotFound as error:
         check_alive(mount)
         raise OctuefsError(f"{mount.mount_point}: {error}; only the user who mounted can do this") from None

@@ -1,18 +1,18 @@
-"""The one place where the concrete parts of a mount are wired together, and its life from load to unmount.
+"""The life of a mount, from load to unmount: `serve`, in the calling thread, until it is unmounted.
 
-`open_dataset` serves the commands that read a source without mounting it; `serve` is a whole mount, in the
-calling thread, until it is unmounted.
+What it is made of comes from `wiring.py`. What was written and is not stored yet when the mount ends is stored before
+`serve` returns, or stays in the journal where that cannot be, or where `octuefs unmount --force` says so.
 """
 
 import io
 import json
 import logging
 import os
-import sqlite3
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import islice
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -20,93 +20,27 @@ from typing import Any
 
 from octuefs import __version__, places
 from octuefs.config import MountConfig, SourceConfig
-from octuefs.content.hashing import HashCache, Hasher
-from octuefs.control import ControlServer
+from octuefs.control import Command, ControlServer
 from octuefs.dataset import Dataset
-from octuefs.errors import OctuefsError, from_os_error
-from octuefs.index import Index
-from octuefs.keeper import Keeper
-from octuefs.model.paths import CloudLocation, LocalLocation
+from octuefs.errors import ReadOnly, from_os_error
+from octuefs.model.paths import LocalLocation
 from octuefs.operations import Operations
 from octuefs.report import Report, printable
-from octuefs.stores.base import Store
-from octuefs.tree.namespace import ControlFiles, Namespace
+from octuefs.tree.control import ControlFiles
+from octuefs.tree.namespace import Namespace
+from octuefs.wiring import KERNEL_SECONDS, Changes, open_changes, open_store, unloaded_dataset
+from octuefs.writing.recovered import Recovered
 
 logger = logging.getLogger(__name__)
 
 _SHOWN_SKIPPED = 100
 _LOG_BYTES = 1 << 20
-_KERNEL_SECONDS = 0.5
-"""How long the kernel may answer from what it knows; with the watcher's moment a change shows within a second."""
+_LOOK_SECONDS = 0.5
+_PATIENCE_SECONDS = 60.0
+"""How long nothing may move of what is to be stored before the end of a mount leaves it in the journal."""
 
 Announce = Callable[[dict[str, Any]], None]
 """Told `{"seen": n}` while a source is read and `{"mounted": {...}}` once the mount answers."""
-
-
-def open_store(config: SourceConfig, mount_point: str | None = None) -> Store:
-    """Return the store of a source, checked to be there; it never looks into `mount_point`.
-
-    :raise OctuefsError: where it is not, or may not be read
-    """
-    location = config.location
-    store: Store
-    if isinstance(location, CloudLocation):
-        from octuefs.stores.gcs import GcsStore
-
-        store = GcsStore(location, anonymous=config.anonymous)
-    else:
-        from octuefs.stores.local import LocalStore
-
-        store = LocalStore(location, mount_point)
-    try:
-        store.check()
-    except BaseException:
-        store.close()
-        raise
-    return store
-
-
-def _open_hash_cache(store: Store) -> HashCache | None:
-    if store.in_cloud:
-        return None
-    try:
-        return HashCache(places.hash_cache())
-    except (OSError, OctuefsError, sqlite3.Error) as error:
-        logger.warning("hashes are not remembered over mounts: %s", error)
-        return None
-
-
-@contextmanager
-def open_dataset(
-    config: SourceConfig, report: Report, progress: Callable[[int], None] | None = None
-) -> Iterator[Dataset]:
-    """Give the loaded dataset of a source; `progress` is told how many files have been seen."""
-    with _unloaded_dataset(config, report) as dataset:
-        dataset.keeper.load(progress)
-        yield dataset
-
-
-@contextmanager
-def _unloaded_dataset(config: SourceConfig, report: Report, mount_point: str | None = None) -> Iterator[Dataset]:
-    with ExitStack() as stack:
-        store = open_store(config, mount_point)
-        stack.callback(store.close)
-        cache = _open_hash_cache(store)
-        if cache is not None:
-            stack.callback(cache.close)
-        index = Index()
-        hasher = Hasher(store, index.publish_hash, cache)
-        stack.callback(hasher.close)
-        keeper = Keeper(
-            store,
-            report,
-            index,
-            recursive=config.recursive,
-            metadata_ttl=max(0.0, config.metadata_ttl - _KERNEL_SECONDS),
-        )
-        stack.callback(keeper.close)
-        dataset = Dataset(keeper, hasher)
-        yield dataset
 
 
 @dataclass
@@ -116,8 +50,13 @@ class _Mount:
     config: MountConfig
     dataset: Dataset
     report: Report
+    changes: Changes | None
     watching: Callable[[], str]
     started: float
+    given_up: threading.Event = field(default_factory=threading.Event)
+    """Set where nobody waits for what is not stored yet."""
+    refreshed: Callable[[], None] = lambda: None
+    """Called after the store was read again at somebody's wish."""
 
     def status(self) -> dict[str, Any]:
         """Return what `.octuefs/status` says."""
@@ -137,7 +76,7 @@ class _Mount:
             "driver": "libfuse",
             "version": __version__,
             "pid": os.getpid(),
-            "read_only": True,
+            "read_only": self.config.read_only,
             "mounted_seconds": round(time.time() - self.started, 1),
             "recursive": self.config.source.recursive,
             "dataset": {"id": dataset.id, "name": dataset.name},
@@ -151,7 +90,41 @@ class _Mount:
             "sdk_hash_differs": dataset.in_cloud and bool(skipped or counts["shadowed"]),
             "problems": report.problem_count,
             "failures": report.failure_count,
+            **self._of_writing(),
         }
+
+    def _of_writing(self) -> dict[str, Any]:
+        if self.changes is None:
+            return {}
+        return {
+            "journal": str(self.changes.folder),
+            "recovered": len(self.changes.recovered.entries()),
+            "writing": self.dataset.writing.status(),
+        }
+
+    def pending(self) -> dict[str, Any]:
+        """Return how much is not stored yet."""
+        left = self.dataset.writer.pending() if self.dataset.writer is not None else []
+        return {"files": len(left), "bytes": sum(item.size - item.sent for item in left)}
+
+    def sync(self) -> dict[str, Any]:
+        """Wait until everything written is stored, and say what could not be."""
+        self.wait_until_stored()
+        failed = {} if self.changes is None else {it.path: it.reason for it in self.changes.recovered.entries()}
+        left = self.dataset.writer.pending() if self.dataset.writer is not None else []
+        return {"failed": {**failed, **{item.path: "the store does not take it" for item in left}}}
+
+    def wait_until_stored(self) -> None:
+        """Return when everything is stored, when nothing has moved for a while, or when it was given up."""
+        writer = self.dataset.writer
+        before: dict[str, Any] = {}
+        moved = time.monotonic()
+        while writer is not None and writer.drain(_LOOK_SECONDS) and not self.given_up.is_set():
+            now = self.pending()
+            if now != before:
+                before, moved = now, time.monotonic()
+            elif time.monotonic() - moved > _PATIENCE_SECONDS:
+                return
 
     def status_text(self) -> bytes:
         """Return the same as text."""
@@ -160,6 +133,7 @@ class _Mount:
     def refresh(self) -> None:
         """Read the store again and wait for it."""
         self.dataset.keeper.refresh().result()
+        self.refreshed()
 
     def summary(self) -> dict[str, Any]:
         """Return what the mount command prints."""
@@ -175,7 +149,20 @@ class _Mount:
                 "extensions": sorted(index.by_extension),
                 "problems": self.report.problem_count + len(self.report.skipped),
                 "views": self.config.views,
+                "read_only": self.config.read_only,
+                "notes": self._notes(),
             }
+
+    def _notes(self) -> list[str]:
+        """Return what whoever mounts must know."""
+        if self.changes is None:
+            return [] if not self.report.failure_count else ["see .octuefs/errors"]
+        notes = []
+        if left := self.pending()["files"]:
+            notes.append(f"{left} files that an earlier mount left are being stored now")
+        if kept := len(self.changes.recovered.entries()):
+            notes.append(f"{kept} things could not be stored earlier: octuefs recover {self.config.mount_point}")
+        return notes
 
 
 def serve(config: MountConfig, announce: Announce) -> None:
@@ -187,29 +174,41 @@ def serve(config: MountConfig, announce: Announce) -> None:
 
     report = Report()
     with ExitStack() as stack:
-        dataset = stack.enter_context(_unloaded_dataset(config.source, report, config.mount_point))
+        store = open_store(config.source, config.mount_point, read_only=config.read_only, ownership=config.ownership)
+        dataset = unloaded_dataset(config.source, store, report, stack)
+        changes = open_changes(config, dataset, report, stack)
         watching = _watch(dataset, config.source, stack)
         dataset.keeper.load(lambda seen: announce({"seen": seen}))
-        mount = _Mount(config, dataset, report, watching, time.time())
+        if changes is not None:
+            changes.restore()
+        mount = _Mount(config, dataset, report, changes, watching, time.time())
         namespace = Namespace(
             dataset,
-            ControlFiles(mount.status_text, lambda: report.text().encode("utf-8", "replace"), mount.refresh),
+            ControlFiles(
+                mount.status_text,
+                lambda: report.text().encode("utf-8", "replace"),
+                mount.refresh,
+                changes.recovered if changes is not None else None,
+            ),
             views=config.views,
             list_views=config.list_views,
         )
+        mount.refreshed = namespace.forget_shown
         for path in islice(namespace.shadowed_paths(), _SHOWN_SKIPPED):
             logger.warning("the dataset's own %s hides the virtual name", printable(path))
         control = ControlServer(places.control_socket(config.mount_point), _commands(mount))
         stack.callback(control.close)
+        os.umask(0)  # the kernel has applied the caller's to every mode that it sends
         libfuse.serve(
             Operations(namespace, report),
             config.mount_point,
             source_name=str(dataset.location),
             read_only=config.read_only,
             allow_other=config.allow_other,
-            kernel_seconds=min(_KERNEL_SECONDS, config.source.metadata_ttl) if dataset.in_cloud else _KERNEL_SECONDS,
+            kernel_seconds=min(KERNEL_SECONDS, config.source.metadata_ttl) if dataset.in_cloud else KERNEL_SECONDS,
             mounted=lambda: announce({"mounted": mount.summary()}),
         )
+        mount.wait_until_stored()
     logger.info("unmounted %s", config.mount_point)
 
 
@@ -238,12 +237,52 @@ def _watch(dataset: Dataset, config: SourceConfig, stack: ExitStack) -> Callable
     return lambda: current[0].how
 
 
-def _commands(mount: _Mount) -> dict[str, Callable[[], dict[str, Any]]]:
+def _commands(mount: _Mount) -> dict[str, Command]:
     def refresh() -> dict[str, Any]:
         mount.refresh()
         return mount.status()
 
-    return {"refresh": refresh, "status": mount.status}
+    def give_up() -> dict[str, Any]:
+        mount.given_up.set()
+        return {}
+
+    def recovered() -> dict[str, Any]:
+        return {
+            "entries": [
+                {"name": it.name, "path": it.path, "when": it.when, "reason": it.reason, "size": it.size}
+                for it in _recovered(mount).entries()
+            ]
+        }
+
+    def restore(name: str) -> dict[str, Any]:
+        entry = _recovered(mount).entry(name)
+        _recovered(mount).restore(name)
+        return {"path": entry.path}
+
+    def discard(name: str) -> dict[str, Any]:
+        _recovered(mount).discard(name)
+        return {}
+
+    return {
+        "refresh": refresh,
+        "status": mount.status,
+        "pending": mount.pending,
+        "sync": mount.sync,
+        "give_up": give_up,
+        "recovered": recovered,
+        "restore": restore,
+        "discard": discard,
+    }
+
+
+def _recovered(mount: _Mount) -> Recovered:
+    """Return what could not be stored.
+
+    :raise ReadOnly: on a read-only mount, which never stores anything
+    """
+    if mount.changes is None:
+        raise ReadOnly(f"{mount.config.mount_point} is mounted read-only; nothing is kept or restored there")
+    return mount.changes.recovered
 
 
 class _PrivateLog(RotatingFileHandler):

@@ -1,30 +1,41 @@
 """The system calls, driver-neutral: what a driver has decoded comes in, node calls go down, values come up.
 
 Named after the calls. Every failure leaves as an exception that `errors.to_errno` knows. Safe from any
-number of threads. Reading only: each change is refused with EROFS, but writing to a control file.
+number of threads. What a change means is for the node of the directory or file to say; a read-only mount refuses all
+but writing to a control file.
 """
 
 import os
+import stat
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from octuefs.errors import (
+    BadValue,
     ChecksumMismatch,
     Conflict,
     LocalFailure,
+    NotPermitted,
     PermissionRefused,
     ReadOnly,
     StoreUnavailable,
     TimedOut,
+    TooBig,
     Unsupported,
 )
-from octuefs.handles import BadHandle, ControlHandle, DirectoryHandle, HandleTable, ReadHandle
+from octuefs.handles import BadHandle, ControlHandle, DirectoryHandle, HandleTable, ReadHandle, WriteHandle
 from octuefs.report import Report, printable
 from octuefs.stores.base import Space
+from octuefs.stores.writing import Times
 from octuefs.tree.namespace import CONTROL_NAME, Namespace
 from octuefs.tree.node import Attributes, DirectoryEntry, Node
+from octuefs.writing.base import Caller, OpenFile
 
 _FAILURES = (ChecksumMismatch, Conflict, LocalFailure, PermissionRefused, StoreUnavailable, TimedOut)
+_REFUSALS = (BadValue, NotPermitted, ReadOnly, TooBig)
+"""What a program is told by a bare errno, and a person wants the reason of."""
+
+_QUESTIONS = frozenset({"getattr", "getxattr", "listxattr", "readlink", "opendir", "readdir"})
 
 IO_BYTES = 128 << 10
 """The size of blocks that programs are told to read in (st_blksize, f_bsize)."""
@@ -32,10 +43,12 @@ IO_BYTES = 128 << 10
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A file just opened: its handle, and whether the kernel must not cache its bytes."""
+    """A file just opened: its handle, whether the kernel must not cache its bytes, its inode and its hard links."""
 
     handle: int
     direct: bool
+    inode: int = 0
+    links: int = 1
 
 
 class Operations:
@@ -45,7 +58,7 @@ class Operations:
         self._namespace = namespace
         self._report = report
         self._dataset = namespace.dataset
-        self._files: HandleTable[ReadHandle | ControlHandle] = HandleTable()
+        self._files: HandleTable[ReadHandle | WriteHandle | ControlHandle] = HandleTable()
         self._directories: HandleTable[DirectoryHandle] = HandleTable()
 
     @property
@@ -64,8 +77,8 @@ class Operations:
         return self._dataset.index.version
 
     def note_failure(self, call: str, path: str, error: Exception) -> None:
-        """Say in the report what failed on the way to or from the store; a plain "no" is no failure."""
-        if isinstance(error, _FAILURES):
+        """Say in the report what failed or was refused, and why; a plain "no" is no failure."""
+        if isinstance(error, _FAILURES) or (isinstance(error, _REFUSALS) and call not in _QUESTIONS):
             self._report.failure(f"{call} {printable(path)}: {error}")
 
     # --- names and attributes
@@ -99,8 +112,8 @@ class Operations:
         return node.list_xattrs()
 
     def statfs(self) -> Space:
-        """Return how much room the store has."""
-        return self._dataset.store.space()
+        """Return how much room there is for what is written."""
+        return self._dataset.space()
 
     # --- directories
 
@@ -122,64 +135,190 @@ class Operations:
     def open(self, node: Node, flags: int) -> Opened:
         """Open a file; `flags` as for open(2).
 
-        :raise ReadOnly: for writing, but to a control file
+        :raise ReadOnly: for writing, on a read-only mount
         """
-        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
-            if node.control is None:
-                raise ReadOnly("the mount is read-only")
+        if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
+            return self._opened(ReadHandle(node, node.open()))
+        if node.control is not None:
             return Opened(self._files.add(ControlHandle(node)), direct=True)
-        return Opened(self._files.add(ReadHandle(node, node.open())), direct=node.volatile)
+        self._check_writable()
+        return self._opened(WriteHandle(node, node.open_writable(flags)))
+
+    def _opened(self, handle: ReadHandle | WriteHandle) -> Opened:
+        info = handle.source.info()
+        number = self._files.add(handle)
+        if info is None:
+            return Opened(number, handle.node.volatile)
+        return Opened(number, handle.node.volatile, info.inode, info.links)
+
+    def create(self, parent: Node, name: str, flags: int, mode: int, caller: Caller) -> Opened:
+        """Make a file in a directory and open it, as open(2) with O_CREAT."""
+        self._check_writable()
+        source = parent.create(name, flags, mode, caller)
+        try:
+            node = parent.lookup(name)
+        except BaseException:
+            source.close()
+            raise
+        return self._opened(WriteHandle(node, source))
 
     def read(self, handle: int, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; fewer only at the end of the file."""
         opened = self._files.get(handle)
-        if not isinstance(opened, ReadHandle):
+        if isinstance(opened, ControlHandle):
             raise BadHandle(f"handle {handle} is not open for reading")
         return opened.source.read(offset, size)
 
-    def write(self, handle: int, data: bytes) -> int:
-        """Take bytes written to a control file and return their number."""
+    def write(self, handle: int, offset: int, data: bytes) -> int:
+        """Take bytes for a file, or for a control file, and return their number."""
         opened = self._files.get(handle)
-        if not isinstance(opened, ControlHandle) or opened.node.control is None:
-            raise BadHandle(f"handle {handle} is not open for writing")
-        opened.node.control(data)
-        return len(data)
+        if isinstance(opened, ControlHandle) and opened.node.control is not None:
+            opened.node.control(data)
+            return len(data)
+        return self._writable(handle).write(offset, data)
 
-    def truncate(self, node: Node) -> None:
-        """Accept for a control file, as `echo > file` truncates first.
-
-        :raise ReadOnly: for everything else
-        """
+    def truncate(self, node: Node, length: int) -> None:
+        """truncate(2); nothing happens to a control file, as `echo > file` truncates first."""
         if node.control is None:
-            raise ReadOnly("the mount is read-only")
+            self._check_writable()
+            node.truncate(length)
 
-    def node_of(self, handle: int) -> Node:
-        """Return the node of an open file, for fstat(2)."""
-        return self._files.get(handle).node
+    def ftruncate(self, handle: int, length: int) -> None:
+        """ftruncate(2)."""
+        if not isinstance(self._files.get(handle), ControlHandle):
+            self._writable(handle).truncate(length)
+
+    def fallocate(self, handle: int, mode: int, offset: int, length: int) -> None:
+        """fallocate(2)."""
+        self._writable(handle).allocate(mode, offset, length)
+
+    def flush(self, handle: int) -> None:
+        """close(2) of one descriptor: what was written is in the store, or the call fails."""
+        opened = self._files.get(handle)
+        if isinstance(opened, WriteHandle):
+            opened.source.flush()
+
+    def fsync(self, handle: int, *, data_only: bool) -> None:
+        """fsync(2) and fdatasync(2)."""
+        opened = self._files.get(handle)
+        if isinstance(opened, WriteHandle):
+            opened.source.sync(data_only=data_only)
+        elif self._dataset.writer is not None:
+            opened.node.sync()
+
+    def fsyncdir(self, handle: int) -> None:
+        """fsync(2) of a directory."""
+        if self._dataset.writer is not None:
+            self._directories.get(handle).node.sync()
+
+    def _writable(self, handle: int) -> OpenFile:
+        opened = self._files.get(handle)
+        if not isinstance(opened, WriteHandle):
+            raise BadHandle(f"handle {handle} is not open for writing")
+        return opened.source
+
+    def fgetattr(self, handle: int) -> Attributes:
+        """Return what fstat(2) tells of an open file, whether it still has a name or not."""
+        opened = self._files.get(handle)
+        info = None if isinstance(opened, ControlHandle) else opened.source.info()
+        return opened.node.attributes() if info is None else Attributes.of(info)
 
     def version_of(self, handle: int) -> Hashable:
-        """Return the version of a file open for reading, as it stands now."""
+        """Return the version of an open file, as it stands now."""
         opened = self._files.get(handle)
-        return opened.source.version() if isinstance(opened, ReadHandle) else None
+        return None if isinstance(opened, ControlHandle) else opened.source.version()
+
+    def identity_of(self, handle: int) -> Hashable:
+        """Return which file is open."""
+        opened = self._files.get(handle)
+        return None if isinstance(opened, ControlHandle) else opened.source.identity()
 
     def release(self, handle: int) -> None:
         """Close a file."""
         opened = self._files.pop(handle)
-        if isinstance(opened, ReadHandle):
+        if not isinstance(opened, ControlHandle):
             opened.source.close()
 
     # --- changes
 
-    def refuse_change(self) -> None:
-        """Answer every call that would change something.
+    def _check_writable(self) -> None:
+        if self._dataset.writer is None:
+            raise ReadOnly("the mount is read-only; mount without --read-only to change the dataset")
 
-        :raise ReadOnly: always
-        """
-        raise ReadOnly("the mount is read-only")
+    def mkdir(self, parent: Node, name: str, mode: int, caller: Caller) -> None:
+        """mkdir(2)."""
+        self._check_writable()
+        parent.make_folder(name, mode, caller)
+
+    def mknod(self, parent: Node, name: str, mode: int, device: int, caller: Caller) -> None:
+        """mknod(2)."""
+        self._check_writable()
+        if not stat.S_ISREG(mode):
+            parent.make_special(name, mode, device, caller)
+            return
+        source = parent.create(name, os.O_WRONLY | os.O_EXCL, stat.S_IMODE(mode), caller)
+        try:
+            source.flush()
+        finally:
+            source.close()
+
+    def symlink(self, parent: Node, name: str, target: str, caller: Caller) -> None:
+        """symlink(2)."""
+        self._check_writable()
+        parent.make_link(name, target, caller)
+
+    def link(self, old_parent: Node, old_name: str, parent: Node, name: str) -> None:
+        """link(2)."""
+        self._check_writable()
+        parent.take_link(old_parent.give(old_name), name)
+
+    def unlink(self, parent: Node, name: str) -> None:
+        """unlink(2)."""
+        self._check_writable()
+        parent.remove(name)
+
+    def rmdir(self, parent: Node, name: str) -> None:
+        """rmdir(2)."""
+        self._check_writable()
+        parent.remove_folder(name)
+
+    def rename(self, old_parent: Node, old_name: str, parent: Node, name: str, *, replace: bool = True) -> None:
+        """rename(2); without `replace` as renameat2(2) with RENAME_NOREPLACE."""
+        self._check_writable()
+        parent.take(old_parent.give(old_name), name, replace=replace)
+
+    def chmod(self, node: Node, mode: int) -> None:
+        """chmod(2)."""
+        self._check_writable()
+        node.set_mode(stat.S_IMODE(mode))
+
+    def chown(self, node: Node, uid: int, gid: int) -> None:
+        """chown(2); -1 leaves one as it is."""
+        self._check_writable()
+        node.set_owner(uid, gid)
+
+    def utimens(self, node: Node, times: Times) -> None:
+        """utimensat(2)."""
+        self._check_writable()
+        node.set_times(times)
+
+    def setxattr(self, node: Node, name: str, value: bytes, flags: int) -> None:
+        """setxattr(2)."""
+        self._check_writable()
+        if name.startswith("system."):
+            raise Unsupported(f"{name}: attributes of this name cannot be kept here")
+        node.set_xattr(name, value, flags)
+
+    def removexattr(self, node: Node, name: str) -> None:
+        """removexattr(2)."""
+        self._check_writable()
+        if name.startswith("system."):
+            raise Unsupported(f"{name}: attributes of this name cannot be kept here")
+        node.remove_xattr(name)
 
     def close(self) -> None:
         """Close what programs left open."""
         for opened in self._files.drain():
-            if isinstance(opened, ReadHandle):
+            if not isinstance(opened, ControlHandle):
                 opened.source.close()
         self._directories.drain()

@@ -1,4 +1,7 @@
-"""Where octuefs keeps what is its own, by user: cache, logs and the control sockets. All private (0700)."""
+"""Where octuefs keeps what is its own, by user: cache, logs, the control sockets and what waits to be stored.
+
+All private (0700), whatever the umask.
+"""
 
 import os
 import stat
@@ -23,8 +26,10 @@ def _private(base: str, variable: str, *names: str) -> Path:
     """
     path = Path(base, *names)
     try:
+        for folder in (*reversed(path.parents), path):
+            if not folder.exists():
+                folder.mkdir(mode=0o700, exist_ok=True)  # not `parents`, which the umask makes
         for folder in (Path(base), path):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.chmod(folder, 0o700)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
@@ -69,6 +74,11 @@ def _slug(mount_point: str) -> str:
 def hash_cache() -> Path:
     """Return the file that remembers hashes of local files."""
     return _private(_user_folder(platformdirs.user_cache_dir), "XDG_CACHE_HOME") / "hashes.sqlite"
+
+
+def writing_folder(source_key: str) -> Path:
+    """Return the folder of a source's journals and staged files; the key is `writing.sessions.describe_source`'s."""
+    return _state("writing", blake2b(source_key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest())
 
 
 def log_file(mount_point: str) -> Path:

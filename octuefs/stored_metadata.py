@@ -8,7 +8,7 @@ import json
 import os
 import posixpath
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 from cachetools import LRUCache
 
@@ -37,6 +37,8 @@ class StoredMetadata:
         self.named: frozenset[str] | None = None
         """The paths of the only files that the dataset has, where its record names them; None for all."""
         self._named_folders: frozenset[str] = frozenset()
+        self.overlay: Callable[[str, OctueDocument], OctueDocument] = lambda _, document: document
+        """Adds to what a folder's file on a disk says what a writer has not written into it yet."""
         self._lock = threading.Lock()
         self._records: LRUCache[str, tuple[Hashable, DatasetMetadata | None]] = LRUCache(_REMEMBERED_RECORDS)
         self._texts: LRUCache[str, tuple[Hashable, bytes]] = LRUCache(_REMEMBERED_TEXTS)
@@ -50,7 +52,7 @@ class StoredMetadata:
         with self._lock:
             known = self._documents.get(folder)
         if known is not None and version is not None and known[0] == version:
-            return known[1]
+            return self.overlay(folder, known[1])
         path = join(folder, METADATA_NAME)
         try:
             document, problems = decode_octue(self._store.read_small(path, LARGEST_FILE))
@@ -64,7 +66,7 @@ class StoredMetadata:
         self._report.set_problems(path, problems)
         with self._lock:
             self._documents[folder] = (version, document)
-        return document
+        return self.overlay(folder, document)
 
     def read_dataset(self, *, present: bool) -> bool:
         """Take in the dataset's own record and return True; `present` says whether there is a `.octue` at all.
@@ -73,7 +75,7 @@ class StoredMetadata:
         """
         try:
             if not present:
-                self.dataset = None
+                self.dataset = self.overlay("", OctueDocument()).dataset
             else:
                 self.dataset = self._cloud_record("") if self._store.in_cloud else self.document("").dataset
         except OctuefsError:

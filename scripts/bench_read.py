@@ -1,47 +1,26 @@
-"""The benchmark of reading: `scripts/bench [local] [cloud]`.
+"""The benchmark of reading.
 
 Local: a dataset of 20,000 small files with metadata, and a file of 1 GiB, through the mount and from the source
 folder itself. Cloud: 2,000 objects on a fake-gcs-server of this machine, through octuefs and through
-`rclone mount` beside it. Prints a table; `--json FILE` writes the figures too.
+`rclone mount` beside it.
 """
 
-import argparse
 import json
 import os
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
+from bench_tools import BLOCK, GIB, Row, rclone_mounted, run, seconds
+
 from support.gcs import GcsServer
-from support.mounting import mounted, mounts_below, remove, run_folder
+from support.mounting import mounted
 
 FILES = 20_000
 FILES_PER_FOLDER = 200
 OBJECTS = 2_000
-GIB = 1 << 30
-BLOCK = 1 << 20
 ROUNDS = 3
-
-Row = tuple[str, str, str, str]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long `work` takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def run(*command: str | Path, cwd: Path | None = None) -> None:
-    """Run a command to its end, its output thrown away."""
-    subprocess.run(list(map(str, command)), cwd=cwd, stdout=subprocess.DEVNULL, check=True)
 
 
 def make_dataset(root: Path) -> None:
@@ -118,26 +97,6 @@ def bench_local(work: Path) -> list[Row]:
     return rows
 
 
-@contextmanager
-def rclone_mounted(server: GcsServer, bucket: str, mount: Path) -> Iterator[Path]:
-    """Mount a bucket with rclone beside octuefs; ends its process afterwards."""
-    mount.mkdir()
-    remote = f":gcs,anonymous=true,endpoint='{server.endpoint}/storage/v1/':{bucket}"
-    rclone = shutil.which("rclone") or Path(sys.executable).with_name("rclone")
-    command = [rclone, "mount", remote, mount, "--read-only"]
-    process = subprocess.Popen(list(map(str, command)))
-    try:
-        deadline = time.monotonic() + 30
-        while not mounts_below(mount):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("bench: rclone mount did not come up")
-            time.sleep(0.02)
-        yield mount
-    finally:
-        subprocess.run(["fusermount3", "-u", str(mount)], check=False)
-        process.wait(timeout=20)
-
-
 def bench_cloud(work: Path) -> list[Row]:
     """Measure the mount of a bucket against rclone's."""
     rows: list[Row] = []
@@ -156,39 +115,10 @@ def bench_cloud(work: Path) -> list[Row]:
         with mounted("gs://bench", environment=server.environment) as mount:
             ours = measure(time.perf_counter() - started, mount)
         started = time.perf_counter()
-        with rclone_mounted(server, "bench", work / "rclone") as mount:
+        with rclone_mounted(server, "bench", work / "rclone", "--read-only") as mount:
             theirs = measure(time.perf_counter() - started, mount)
     works = (("mount", ""), ("find -ls, first", "<= 1.5x"), ("find -ls, again", ""))
     for (what, goal), our, their in zip(works, ours, theirs, strict=True):
         label = f"{what}, {OBJECTS:,} objects"
         rows.append((label, f"{our:.2f} s", f"{our / their:.1f}x rclone mount ({their:.2f} s)", goal))
     return rows
-
-
-def main() -> None:
-    """Run the parts that the arguments name, and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="local|cloud", help="what to measure (default: all)")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    options = parser.parse_args()
-    parts = {"local": bench_local, "cloud": bench_cloud}
-    chosen = options.parts or list(parts)
-    if unknown := set(chosen) - set(parts):
-        parser.error(f"unknown part: {', '.join(sorted(unknown))}")
-    rows: list[Row] = []
-    try:
-        for name in chosen:
-            with tempfile.TemporaryDirectory(prefix="octuefs-bench-") as work:
-                rows += [(f"{name}: {what}", *rest) for what, *rest in parts[name](Path(work))]
-    finally:
-        remove(run_folder())
-    head: Row = ("what", "octuefs", "against", "goal")
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(4)]
-    for row in [head, tuple("-" * width for width in widths), *rows]:
-        print("| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) + " |")
-    if options.json:
-        options.json.write_text(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -9,6 +9,7 @@ import pytest
 
 from support import mounting
 from support.gcs import Bucket, GcsServer
+from support.strict_gcs import StrictGcs
 
 run_folder = pytest.StashKey()
 
@@ -115,3 +116,16 @@ def gcs_environment(gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch) -> d
     for key, value in gcs_server.environment.items():
         monkeypatch.setenv(key, value)
     return gcs_server.environment
+
+
+@pytest.fixture
+def strict_gcs(gcs_server: GcsServer) -> Iterator[StrictGcs]:
+    """A front of the server as strict as Google's, whose failures are commanded; nothing of it is left afterwards."""
+    with StrictGcs(gcs_server.environment) as front:
+        yield front
+
+
+@pytest.fixture
+def strict_bucket(strict_gcs: StrictGcs, bucket: Bucket) -> Bucket:
+    """The same as `bucket`, but its `.environment`, `.put(...)` and so on lead through `strict_gcs`."""
+    return strict_gcs.bucket(bucket.name)

@@ -108,6 +108,14 @@ class SequentialReader:
         """Return the version that was opened."""
         return self._source.version()
 
+    def identity(self) -> Hashable:
+        """Return the same: what was opened never changes."""
+        return self._source.identity()
+
+    def info(self) -> ObjectInfo:
+        """Describe the version that was opened."""
+        return self._info
+
     def close(self) -> None:
         """Give back what the source holds."""
         self._piece = _Piece(0, 0)

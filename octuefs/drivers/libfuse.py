@@ -7,6 +7,8 @@ stands still) and calls the operation of the same name. It translates and decide
 import codecs
 import errno
 import logging
+import os
+import signal
 import stat
 import threading
 from collections.abc import Callable
@@ -14,11 +16,12 @@ from typing import Any
 
 from cachetools import LRUCache, TTLCache
 
-from octuefs.drivers.binding import Fuse
+from octuefs.drivers.binding import Fuse, calling_user
 from octuefs.drivers.pages import PageCaches
 from octuefs.errors import NotFound, OctuefsError, to_errno
-from octuefs.operations import IO_BYTES, Operations
+from octuefs.operations import IO_BYTES, Opened, Operations
 from octuefs.tree.node import Attributes, Node
+from octuefs.writing.base import Caller
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ class LibfuseAdapter:
         self._lock = threading.Lock()
         self._nodes: LRUCache[str, tuple[int, Node]] = LRUCache(CACHED_NODES)
         self._misses: TTLCache[str, int] = TTLCache(CACHED_MISSES, ttl=MISS_SECONDS)
-        self._pages = PageCaches(CACHED_NODES, operations.version_of)
+        self._pages = PageCaches(CACHED_NODES, operations.version_of, operations.identity_of)
 
     def __call__(self, operation: str, *arguments: Any) -> Any:
         """Run one operation and turn whatever it raises into an OSError with an errno."""
@@ -109,8 +112,12 @@ class LibfuseAdapter:
     # --- life
 
     def init(self, _path: str) -> None:
-        """The kernel has accepted the mount."""
-        self._mounted()
+        """The kernel has accepted the mount; who waits for it must hear of it, or there is none."""
+        try:
+            self._mounted()
+        except Exception:
+            logger.exception("nobody could be told of the mount, so it ends")
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def destroy(self, _path: str) -> None:
         """The mount has ended."""
@@ -120,8 +127,10 @@ class LibfuseAdapter:
 
     def getattr(self, path: str | None, info: Any = None) -> Attributes:
         """stat(2); without a path, of an open file."""
-        node = self._operations.node_of(info.fh) if path is None else self._resolve(path)
-        return self._operations.getattr(node)
+        if info is not None:
+            return self._operations.fgetattr(info.fh)
+        assert path is not None, "libfuse names what is not open"
+        return self._operations.getattr(self._resolve(path))
 
     def readlink(self, path: str) -> str:
         """readlink(2)."""
@@ -179,29 +188,56 @@ class LibfuseAdapter:
 
     def open(self, path: str, info: Any) -> int:
         """open(2)."""
-        opened = self._operations.open(self._resolve(path), info.flags)
+        self._opened(path, info, self._operations.open(self._resolve(path), info.flags))
+        return 0
+
+    def create(self, path: str, mode: int, info: Any) -> int:
+        """open(2) with O_CREAT, of what is not there."""
+        parent, name = self._place(path)
+        opened = self._operations.create(parent, name, info.flags, stat.S_IMODE(mode), _caller())
+        self._opened(path, info, opened)
+        return 0
+
+    def _opened(self, path: str, info: Any, opened: Opened) -> None:
         info.fh = opened.handle
         info.direct_io = opened.direct
         if not opened.direct:
-            caching = self._pages.opened(path, opened.handle)
+            caching = self._pages.opened(path, opened.handle, inode=opened.inode, names=opened.links)
             info.keep_cache, info.direct_io = caching.keep, caching.direct
-        return 0
 
     def read(self, _path: str | None, size: int, offset: int, info: Any) -> bytes:
         """pread(2)."""
         return self._operations.read(info.fh, offset, size)
 
-    def write(self, _path: str | None, data: bytes, _offset: int, info: Any) -> int:
+    def write(self, _path: str | None, data: bytes, offset: int, info: Any) -> int:
         """pwrite(2)."""
-        return self._operations.write(info.fh, data)
+        written = self._operations.write(info.fh, offset, data)
+        self._pages.written(info.fh)
+        return written
 
-    def truncate(self, path: str | None, _length: int, info: Any = None) -> None:
-        """truncate(2)."""
-        if path is not None:
-            self._operations.truncate(self._resolve(path))
+    def truncate(self, path: str | None, length: int, info: Any = None) -> None:
+        """truncate(2); with `info` ftruncate(2)."""
+        if info is not None:
+            self._operations.ftruncate(info.fh, length)
+            self._pages.written(info.fh)
+        elif path is not None:
+            self._operations.truncate(self._resolve(path), length)
 
-    def flush(self, _path: str | None, _info: Any) -> None:
-        """close(2): there is nothing to write back."""
+    def fallocate(self, _path: str | None, mode: int, offset: int, length: int, info: Any) -> None:
+        """fallocate(2)."""
+        self._operations.fallocate(info.fh, mode, offset, length)
+
+    def flush(self, _path: str | None, info: Any) -> None:
+        """close(2)."""
+        self._operations.flush(info.fh)
+
+    def fsync(self, _path: str | None, data_only: int, info: Any) -> None:
+        """fsync(2)."""
+        self._operations.fsync(info.fh, data_only=bool(data_only))
+
+    def fsyncdir(self, _path: str | None, _data_only: int, handle: int) -> None:
+        """fsync(2) of a directory."""
+        self._operations.fsyncdir(handle)
 
     def release(self, _path: str | None, info: Any) -> None:
         """The last close(2)."""
@@ -210,11 +246,68 @@ class LibfuseAdapter:
 
     # --- changes
 
-    def _refuse(self, *_arguments: Any) -> None:
-        self._operations.refuse_change()
+    def _place(self, path: str) -> tuple[Node, str]:
+        """Return the directory that a path lies in, and its name there."""
+        above, _, name = path.rpartition("/")
+        return self._resolve(above or "/"), name
 
-    mknod = mkdir = unlink = rmdir = symlink = rename = link = chmod = chown = create = _refuse
-    setxattr = removexattr = utimens = _refuse
+    def mknod(self, path: str, mode: int, device: int) -> None:
+        """mknod(2)."""
+        parent, name = self._place(path)
+        self._operations.mknod(parent, name, mode, device, _caller())
+
+    def mkdir(self, path: str, mode: int) -> None:
+        """mkdir(2)."""
+        parent, name = self._place(path)
+        self._operations.mkdir(parent, name, stat.S_IMODE(mode), _caller())
+
+    def symlink(self, path: str, target: str) -> None:
+        """symlink(2)."""
+        parent, name = self._place(path)
+        self._operations.symlink(parent, name, target, _caller())
+
+    def link(self, path: str, old: str) -> None:
+        """link(2)."""
+        self._operations.link(*self._place(old), *self._place(path))
+
+    def unlink(self, path: str) -> None:
+        """unlink(2)."""
+        self._operations.unlink(*self._place(path))
+        self._pages.moved(path, None)
+
+    def rmdir(self, path: str) -> None:
+        """rmdir(2)."""
+        self._operations.rmdir(*self._place(path))
+
+    def rename(self, old: str, new: str) -> None:
+        """rename(2)."""
+        self._operations.rename(*self._place(old), *self._place(new))
+        self._pages.moved(new, None)
+        self._pages.moved(old, new)
+
+    def chmod(self, path: str, mode: int) -> None:
+        """chmod(2)."""
+        self._operations.chmod(self._resolve(path), mode)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        """chown(2)."""
+        self._operations.chown(self._resolve(path), uid, gid)
+
+    def utimens(self, path: str, times: tuple[int | None, int | None]) -> None:
+        """utimensat(2)."""
+        self._operations.utimens(self._resolve(path), times)
+
+    def setxattr(self, path: str, name: str, value: bytes, flags: int, _position: int = 0) -> None:
+        """setxattr(2)."""
+        self._operations.setxattr(self._resolve(path), name, value, flags)
+
+    def removexattr(self, path: str, name: str) -> None:
+        """removexattr(2)."""
+        self._operations.removexattr(self._resolve(path), name)
+
+
+def _caller() -> Caller:
+    return Caller(*calling_user())
 
 
 def serve(
@@ -243,6 +336,7 @@ def serve(
         "use_ino": True,
         "big_writes": True,
         "hard_remove": True,
+        "atomic_o_trunc": True,
         "entry_timeout": kernel_seconds,
         "attr_timeout": kernel_seconds,
         "max_readahead": IO_BYTES,

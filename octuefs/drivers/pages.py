@@ -1,14 +1,19 @@
 """What the kernel's page cache may be left with, for a driver that names files by path.
 
 To libfuse 2 a path is one file for as long as anybody holds it, so all handles of a path share one page cache,
-whatever stands there. The driver asks at each open; any thread may call.
+whatever stands there; and a file with two paths (a view's, a hard link's) has two page caches, and two sizes that the
+kernel believes for a moment. The driver asks at each open; any thread may call.
 """
 
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
+
+_BELIEVED_SECONDS = 1.0
+"""How long after a write by another path a file is read past the page cache: longer than the kernel believes a size."""
+_WRITTEN = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,36 +27,73 @@ class Caching:
 class PageCaches:
     """Whose bytes each path's pages hold, and which handles fill them."""
 
-    def __init__(self, size: int, version_of: Callable[[int], Hashable]) -> None:
-        """`version_of` tells the version of an open handle as it stands now; `size` bounds the paths remembered."""
+    def __init__(
+        self, size: int, version_of: Callable[[int], Hashable], identity_of: Callable[[int], Hashable]
+    ) -> None:
+        """`version_of` and `identity_of` tell of an open handle as it is now; `size` bounds the paths remembered."""
         self._version_of = version_of
+        self._identity_of = identity_of
         self._lock = threading.Lock()
         self._held: LRUCache[str, Hashable] = LRUCache(size)
         self._paths: dict[int, str] = {}
         self._handles: dict[str, set[int]] = {}
+        self._inodes: dict[int, int] = {}
+        self._written: TTLCache[int, str] = TTLCache(_WRITTEN, ttl=_BELIEVED_SECONDS)
+        """The path by which a file was written of late."""
 
-    def opened(self, path: str, handle: int) -> Caching:
-        """Say how a handle just opened uses the pages of its path.
+    def opened(self, path: str, handle: int, *, inode: int, names: int) -> Caching:
+        """Say how a handle just opened uses the pages of its path; `names` is how many hard links its inode has.
 
         While a handle of what stood there before is open, its pages are the old ones: the new handle goes past them.
+        So does one of a file that is written, or was just now, by another path.
         """
         with self._lock:
+            self._inodes[handle] = inode
+            if names > 1 or self._written.get(inode, path) != path:
+                self._held.pop(path, None)
+                self._paths[handle] = path
+                return Caching(keep=False, direct=True)
             version = self._version_of(handle)
             handles = self._handles.setdefault(path, set())
-            replaced = any(self._version_of(other) != version for other in handles)
+            replaced = bool(handles) and self._is_replaced(handle, handles)
             keep = not replaced and self._held.get(path) == version
             self._held[path] = None if replaced else version
             handles.add(handle)
             self._paths[handle] = path
         return Caching(keep, direct=replaced)
 
+    def _is_replaced(self, handle: int, handles: set[int]) -> bool:
+        identity = self._identity_of(handle)
+        return any(self._identity_of(other) != identity for other in handles)
+
+    def moved(self, path: str, to: str | None) -> None:
+        """Take note that a file or folder has another path now, or none: libfuse's own table moves likewise."""
+        below = path + "/"
+        with self._lock:
+            for old in [known for known in self._handles if known == path or known.startswith(below)]:
+                handles = self._handles.pop(old)
+                for handle in handles:
+                    if to is None:
+                        self._paths.pop(handle, None)
+                    else:
+                        self._paths[handle] = to + old[len(path) :]
+                if to is not None:
+                    self._handles[to + old[len(path) :]] = handles
+
+    def written(self, handle: int) -> None:
+        """Take note that a file was written through this handle."""
+        with self._lock:
+            if (path := self._paths.get(handle)) is not None:
+                self._written[self._inodes[handle]] = path
+
     def released(self, handle: int) -> None:
         """Forget a handle, before it is closed."""
         with self._lock:
+            self._inodes.pop(handle, None)
             path = self._paths.pop(handle, None)
-            if path is None:
+            handles = self._handles.get(path) if path is not None else None
+            if path is None or handles is None:
                 return
-            handles = self._handles[path]
             handles.discard(handle)
             if not handles:
                 del self._handles[path]

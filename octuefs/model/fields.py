@@ -1,7 +1,8 @@
 """The fields of metadata, one by one: what may be stored in each, and how each is written as text (DESIGN 2.1, 3.1).
 
 `parse_<field>` takes what is stored (JSON, or what a program hands over) and returns the field's value, or
-raises BadValue with a reason that a user understands. The `<field>_text` functions write values for people.
+raises BadValue with a reason that a user understands. The `<field>_text` functions write values for people, the
+`parse_<field>_text` ones read what people write; they are strict where a stored value could do harm to other readers.
 """
 
 import json
@@ -9,11 +10,21 @@ import re
 import sys
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from octuefs.errors import BadValue
-from octuefs.model.values import json_value, revive, shown, stored_form
+from octuefs.model.values import (
+    TooDeep,
+    check_depth,
+    check_portable,
+    json_value,
+    read_datetime,
+    revive,
+    shown,
+    stored_form,
+)
 
 NO_TAGS: Final[Mapping[str, Any]] = {}
 """The one empty mapping that all records without tags share; never written to."""
@@ -23,6 +34,8 @@ _CANONICAL_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 # As in the SDK: with `match`, the final `$` lets a line feed pass at the end of a key.
 _TAG_KEY = re.compile(r"^[a-z0-9][a-z0-9_]*(?<!_)$")
+_POSIX_SECONDS = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def parse_id(value: Any) -> str | None:
@@ -151,6 +164,54 @@ def parse_timestamp(value: Any) -> datetime | None:
 
 
 # --- as text, for extended attributes
+
+
+def parse_tags_text(text: str, *, revive_types: bool = True) -> Mapping[str, Any]:
+    """Return the tags of a JSON object written as text, with its `_type` objects revived or as they are.
+
+    :raise BadValue: where it is none
+    """
+    value = json_value(text)
+    if not isinstance(value, dict):
+        raise BadValue(f'{shown(value)} is no object: write {{"key": value}}')
+    tags = parse_tags(value) if revive_types else check_tags(value)
+    check_portable(tags)
+    return tags
+
+
+def parse_tag_text(text: str, *, revive_types: bool = True) -> Any:
+    """Return the value of one tag written as text: JSON where it parses, else the text itself.
+
+    :raise BadValue: for a malformed `_type` object, and for JSON that others could not read
+    """
+    try:
+        value = json_value(text)
+    except TooDeep:
+        raise
+    except BadValue:
+        return text
+    check_depth([value])  # it lies in the object of all tags
+    if revive_types:
+        value = revive(value)
+    check_portable(value)
+    return value
+
+
+def parse_timestamp_text(text: str) -> datetime:
+    """Return the timestamp of an ISO-8601 text, or of POSIX seconds (as a UTC datetime).
+
+    :raise BadValue: for any other text
+    """
+    text = text.strip()
+    if _POSIX_SECONDS.fullmatch(text):
+        try:
+            # Not by way of a float: it would lose microseconds.
+            return _EPOCH + timedelta(microseconds=round(Decimal(text) * 1_000_000))
+        except (ArithmeticError, ValueError):
+            raise BadValue(f"{shown(text)} seconds are beyond the calendar") from None
+    timestamp = read_datetime(text)
+    check_portable(timestamp)
+    return timestamp
 
 
 def labels_text(labels: Iterable[str]) -> str:

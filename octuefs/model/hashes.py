@@ -6,6 +6,7 @@ Pure functions. A checksum of content is carried as an `int` while it grows and 
 import base64
 import binascii
 from collections.abc import Iterable
+from functools import cache, lru_cache
 
 import google_crc32c
 
@@ -43,6 +44,51 @@ def extend_crc32c(crc: int, data: bytes | bytearray | memoryview) -> int:
     # google_crc32c takes nothing but read-only bytes; `bytes` of bytes is no copy.
     extended: int = google_crc32c.extend(crc, bytes(data))
     return extended
+
+
+def combine_crc32c(first: int, second: int, second_length: int) -> int:
+    """Return the checksum of some bytes followed by others, given that of each and the number of the latter.
+
+    What follows multiplies a checksum, a polynomial over GF(2), by x for each of its bits.
+    """
+    return _multiply(_power_of_x_to_bytes(second_length), first) ^ second
+
+
+_POLYNOMIAL = 0x82F63B78
+"""Castagnoli's, the lowest power of x in the highest bit, x^32 left out."""
+_ONE = 1 << 31
+_X = 1 << 30
+
+
+def _multiply(a: int, b: int) -> int:
+    product = 0
+    while a:
+        if a & _ONE:
+            product ^= b
+        a = a << 1 & 0xFFFFFFFF
+        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
+    return product
+
+
+@cache
+def _power_of_x(exponent: int) -> int:
+    """Return x to the power of 2^`exponent`."""
+    if exponent == 0:
+        return _X
+    root = _power_of_x(exponent - 1)
+    return _multiply(root, root)
+
+
+@lru_cache(64)
+def _power_of_x_to_bytes(length: int) -> int:
+    """Return x to the power of the bits in `length` bytes."""
+    power, exponent = _ONE, 3
+    while length:
+        if length & 1:
+            power = _multiply(_power_of_x(exponent), power)
+        length >>= 1
+        exponent += 1
+    return power
 
 
 def hash_of_text(text: str) -> str:

@@ -6,15 +6,16 @@ so that writing the record again gives it back.
 
 `unread` holds the stored JSON of unknown keys, and under a known field's name what is stored there where the
 field's value does not say it: a bad value, or a timestamp stored as a number. It counts as long as the field
-is absent or still what the number means.
+is absent or still what the number means; use `updated` to set fields, which drops it.
 """
 
+import dataclasses
 import json
 import os.path
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from octuefs.errors import BadValue
 from octuefs.model.fields import (
@@ -36,6 +37,7 @@ from octuefs.model.fields import (
 from octuefs.model.hashes import hash_of_text
 from octuefs.model.values import (
     MAX_DEPTH,
+    BareText,
     TooDeep,
     check_depth,
     json_value,
@@ -46,11 +48,13 @@ from octuefs.model.values import (
 )
 
 __all__ = [
+    "SDK_VERSION",
     "BareText",
     "DatafileMetadata",
     "DatasetMetadata",
     "OctueDocument",
     "check_tag_key",
+    "custom_metadata_patch",
     "datafile_metadata_hash",
     "datafile_record",
     "dataset_metadata_hash",
@@ -69,18 +73,16 @@ __all__ = [
     "tag_text",
     "tags_text",
     "timestamp_text",
+    "updated",
 ]
 
 CUSTOM_PREFIX = "octue__"
 """What the names of Octue's custom metadata begin with."""
 
+SDK_VERSION = "0.69.1"
+"""The `sdk_version` of records that octuefs makes."""
+
 _NOTHING: Mapping[str, Any] = {}
-
-
-class BareText(str):
-    """A text of custom metadata that is no JSON; it is written back without quotes."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,15 @@ class OctueDocument:
     dataset: DatasetMetadata | None = None
     unread: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     order: tuple[str, ...] = field(default=(), compare=False)
+
+
+Record = TypeVar("Record", DatafileMetadata, DatasetMetadata)
+
+
+def updated(record: Record, **fields: Any) -> Record:
+    """Return a record with some fields set, and with what was unread of them forgotten."""
+    unread = {key: value for key, value in record.unread.items() if key not in fields}
+    return dataclasses.replace(record, **fields, unread=unread or _NOTHING)
 
 
 def extension_of(name: str) -> str:
@@ -373,6 +384,40 @@ def encode_octue(document: OctueDocument) -> bytes:
 def encode_custom_metadata(metadata: DatafileMetadata) -> dict[str, str]:
     """Return a datafile's metadata as custom metadata of an object: each value a JSON text on one line."""
     return {CUSTOM_PREFIX + key: _custom_text(value) for key, value in datafile_record(metadata).items()}
+
+
+_EMPTY_FORMS = {"timestamp": None, "tags": {}, "labels": {"_type": "set", "items": []}}
+"""What the SDK stores of fields without a value; an absent ID or version has none."""
+
+
+def custom_metadata_patch(
+    old_custom: Mapping[str, str], old: DatafileMetadata, new: DatafileMetadata
+) -> dict[str, str | None]:
+    """Return what to change in an object's custom metadata to make `new` of `old`; None removes a key.
+
+    `old` is what `decode_custom_metadata` made of `old_custom`. Only what changed is sent, but a first record is sent
+    as a whole, as the SDK does. A field that was cleared is stored in its empty form; a record with nothing at all
+    in it removes every key of Octue's, as far as no key without the prefix would count instead.
+    """
+    before, after = datafile_record(old), datafile_record(new)
+    present = {key.removeprefix(CUSTOM_PREFIX) for key in old_custom if key.startswith(CUSTOM_PREFIX)}
+    foreign = {key for key in _UNPREFIXED if key in old_custom}
+    if new == DatafileMetadata():
+        removed = dict.fromkeys(present)
+        emptied = {key: json.dumps(form) for key, form in _EMPTY_FORMS.items() if key in foreign}
+        return _prefixed({**removed, **emptied})
+    texts = {key: _custom_text(value) for key, value in after.items()}
+    changed = {key for key in after if key not in before or texts[key] != _custom_text(before[key])}
+    gone = present & (before.keys() - after.keys())
+    if not changed and not gone:
+        return {}
+    if not present:
+        changed |= after.keys() - foreign
+    return _prefixed({**{key: text for key, text in texts.items() if key in changed}, **dict.fromkeys(gone)})
+
+
+def _prefixed(custom: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {CUSTOM_PREFIX + key: text for key, text in custom.items()}
 
 
 def _custom_text(value: Any) -> str:

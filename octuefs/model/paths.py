@@ -7,8 +7,10 @@ absolute, the dataset's root being "". Names are `str` with undecodable bytes as
 
 import os
 import posixpath
+import re
 import uuid
 from dataclasses import dataclass
+from typing import ClassVar
 
 from octuefs.errors import BadValue
 
@@ -20,6 +22,8 @@ SIGNED_METADATA_NAME = ".signed_metadata_files"
 NAME_MAX = 255
 """Longest name of a file in bytes (NAME_MAX of limits.h)."""
 
+_TEMPORARY_NAME = re.compile(r"\.octuefs-[0-9a-f]{32}\.octue")
+
 _LOCATION_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "octuefs:location")
 
 
@@ -28,6 +32,7 @@ class LocalLocation:
     """A local folder, by its absolute path."""
 
     path: str
+    in_cloud: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -48,6 +53,7 @@ class CloudLocation:
 
     bucket: str
     prefix: str
+    in_cloud: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -105,6 +111,16 @@ def name_of(relative_path: str) -> str:
 def join(folder: str, name: str) -> str:
     """Return the relative path of `name` in `folder` ("" is the root)."""
     return f"{folder}/{name}" if folder else name
+
+
+def temporary_name() -> str:
+    """Return a new name for a file or object of ours that stands for a moment only: no mount and no SDK shows it."""
+    return f".octuefs-{uuid.uuid4().hex}.octue"
+
+
+def is_temporary(relative_path: str) -> bool:
+    """Say whether a path ends in such a name."""
+    return relative_path.endswith(METADATA_NAME) and _TEMPORARY_NAME.fullmatch(name_of(relative_path)) is not None
 
 
 def path_bytes(relative_path: str) -> bytes:

@@ -9,6 +9,7 @@ import json
 import reprlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 from octuefs.errors import BadValue
@@ -28,6 +29,12 @@ _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 def shown(value: Any) -> str:
     """Return a value as a message shows it: its repr, of bounded length."""
     return _SHORT.repr(value)
+
+
+class BareText(str):
+    """A text of custom metadata that is no JSON; it is written back without quotes."""
+
+    __slots__ = ()
 
 
 class TooDeep(BadValue):
@@ -134,6 +141,66 @@ def stored_form(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [stored_form(item) for item in value]
     return value
+
+
+def same(one: Any, other: Any) -> bool:
+    """Say whether two values are stored as the same JSON: `1`, `1.0` and `true` differ, and so does the order."""
+    return one is other or json.dumps(stored_form(one)) == json.dumps(stored_form(other))
+
+
+def check_portable(value: Any) -> None:
+    """Refuse a value of which a file of metadata could not be read by others: no JSON, or no datetime to the SDK.
+
+    :raise BadValue: for NaN and infinite numbers, and for offsets with seconds, on which the SDK's parser fails
+    """
+    if isinstance(value, float) and not isfinite(value):
+        raise BadValue(f"{value} is no number of JSON; quote it to store it as text")
+    if isinstance(value, datetime):
+        offset = value.utcoffset()
+        if offset is not None and offset.total_seconds() % 60:
+            raise BadValue(f"{value.isoformat()} has an offset with seconds, which the SDK cannot read")
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple | set | frozenset):
+        return
+    for item in value:
+        check_portable(item)
+
+
+def journal_form(value: Any) -> Any:
+    """Return JSON from which `from_journal_form` makes the value again, whatever it holds.
+
+    It is the stored form but for what that does not tell apart: bare texts, and objects with a `_type` that were
+    never revived.
+    """
+    if isinstance(value, BareText):
+        return {"_type": "text", "value": str(value)}
+    if isinstance(value, Mapping):
+        items = {key: journal_form(item) for key, item in value.items()}
+        return {"_type": "object", "value": items} if "_type" in items else items
+    if isinstance(value, list | tuple):
+        return [journal_form(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return {"_type": "set", "items": [journal_form(item) for item in _in_order(value)]}
+    return stored_form(value)
+
+
+def from_journal_form(value: Any) -> Any:
+    """Return the value that `journal_form` was given; sets come back as `set`s.
+
+    :raise BadValue: for a malformed set or datetime
+    """
+    if isinstance(value, list):
+        return [from_journal_form(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("_type")
+    if kind == "object":
+        return {key: from_journal_form(item) for key, item in value["value"].items()}
+    if kind == "text":
+        return BareText(value["value"])
+    items = {key: from_journal_form(item) for key, item in value.items()}
+    return _READERS[kind](items) if kind is not None else items
 
 
 def _in_order(items: set[Any] | frozenset[Any]) -> list[Any]:

@@ -6,8 +6,9 @@ thread and know nothing of datasets' metadata, views or caches.
 """
 
 import enum
+import os
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from octuefs.model.paths import Location
@@ -21,6 +22,10 @@ class Kind(enum.Enum):
     SYMLINK = "symlink"
     SPECIAL = "special"
     """A FIFO, socket or device: listed, but never a datafile."""
+
+
+NO_PROPERTIES: Mapping[str, str] = {}
+"""The properties of what has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,19 @@ class ObjectInfo:
     """The device number of a special file (st_rdev)."""
     blocks: int | None = None
     """Blocks of 512 bytes that a disk spends on it (st_blocks); None where the store does not say."""
+    properties: Mapping[str, str] = field(default_factory=lambda: NO_PROPERTIES)
+    """What an object store keeps for readers besides the bytes: those of contentType, contentEncoding,
+    contentDisposition, contentLanguage and cacheControl that are set. Objects share these mappings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """To whom files and folders belong in a store that keeps no owners, and their modes where none are stored."""
+
+    uid: int = field(default_factory=os.getuid)
+    gid: int = field(default_factory=os.getgid)
+    file_mode: int = 0o644
+    dir_mode: int = 0o755
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +101,14 @@ class ByteSource(Protocol):
 
     def version(self) -> Hashable:
         """Return the version of what is open, as it stands now; compare with `ObjectInfo.version`."""
+        ...
+
+    def identity(self) -> Hashable:
+        """Return which file is open, whatever was written to it: those of one identity have the same bytes."""
+        ...
+
+    def info(self) -> ObjectInfo | None:
+        """Describe the open file as it is now, also after its name was removed; None for what no store has."""
         ...
 
     def close(self) -> None:

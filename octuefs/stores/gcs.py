@@ -2,20 +2,17 @@
 
 The index calls for facts: one recursive list with metadata, never a request per object. The content layer
 calls for bytes: ranged reads, each pinned to the generation that was listed, of the bytes as they are
-stored (no decompression). Any thread may call; the requests run on fsspec's event loop, on a thread of its
-own. How gcsfs is set up stands in `gcs_connect`, what its exceptions mean in `gcs_failures`, what Google says
-of an object in `gcs_resource`. Importing this module is cheap: gcsfs, which takes a second to import, comes
-with the first request.
+stored (no decompression). The writers call for changes, which stand in `gcs_uploads` and `gcs_writing`. Any
+thread may call. How requests are sent stands in `gcs_requests`, how gcsfs is set up in `gcs_connect`, what its
+exceptions mean in `gcs_failures`, what Google says of an object in `gcs_resource`. Importing this module is
+cheap: gcsfs, which takes a second to import, comes with the first request.
 """
 
-import asyncio
 import concurrent.futures
 import json
-import logging
-import os
 import threading
 import time
-from collections.abc import Coroutine, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -28,28 +25,17 @@ from octuefs.errors import (
     StoreUnavailable,
     Unsupported,
 )
-from octuefs.model.paths import CloudLocation, Location
-from octuefs.stores.base import Kind, LinkTarget, ObjectInfo, Skipped, Space
-from octuefs.stores.gcs_connect import connect, endpoint_url, is_google
-from octuefs.stores.gcs_failures import Unreachable, failure
-from octuefs.stores.gcs_resource import FIELDS, describe, problem_with_name
-
-_LOG = logging.getLogger(__name__)
+from octuefs.model.paths import CloudLocation
+from octuefs.stores.base import Kind, LinkTarget, ObjectInfo, Ownership, Skipped, Space
+from octuefs.stores.gcs_requests import LONGEST_NAME, SILENCE_SECONDS
+from octuefs.stores.gcs_resource import FIELDS, problem_with_name
+from octuefs.stores.gcs_writing import GcsWriting
 
 _LIST_FIELDS = f"nextPageToken,prefixes,items({FIELDS})"
 _PAGE_SIZE = 1000
 
-_SILENCE_SECONDS = 30
-"""How long a server may say nothing before a request counts as failed (and is tried again)."""
-_REQUEST_SECONDS = 180
-"""How long one request may take, all its tries included."""
-_GONE_SECONDS = 3.0
-"""How long after all tries to connect have failed further requests fail at once: the kernel asks twice."""
 _CHECK_PAUSES = (0.5, 1.0)
 """Seconds between the tries of `check`, which are few: somebody waits for the mount."""
-
-_LONGEST_NAME = 1024
-"""Bytes in the name of an object."""
 
 Response = tuple[Mapping[str, str], bytes]
 
@@ -76,29 +62,43 @@ class GcsObject:
         """Return the version that is pinned: it stands, or reading fails."""
         return self._info.version
 
+    def identity(self) -> Hashable:
+        """Return the inode and the generation: its bytes never change."""
+        return (self._info.inode, self._generation)
+
+    def info(self) -> ObjectInfo:
+        """Return what was opened; nothing is asked."""
+        return self._info
+
     def close(self) -> None:
         """Do nothing: there is nothing to give back."""
 
 
-class GcsStore:
-    """A Store over a prefix in a bucket.
+class GcsStore(GcsWriting):
+    """An ObjectStore over a prefix in a bucket.
 
-    :param anonymous: send no credentials (public buckets)
-    :param endpoint: the server instead of Google's; STORAGE_EMULATOR_HOST where None. Credentials are only
-        ever sent to Google
+    Its parameters are those of `GcsRequests`; what changes the bucket stands in `GcsUploads` and `GcsWriting`.
     """
 
-    def __init__(self, location: CloudLocation, *, anonymous: bool = False, endpoint: str | None = None) -> None:
-        self.location: Location = location
-        self._place = location
-        self.endpoint = endpoint_url(endpoint)
-        self._anonymous = anonymous or not is_google(self.endpoint)
+    def __init__(
+        self,
+        location: CloudLocation,
+        *,
+        anonymous: bool = False,
+        endpoint: str | None = None,
+        read_only: bool = False,
+        key_file: str | None = None,
+        ownership: Ownership | None = None,
+    ) -> None:
+        super().__init__(
+            location,
+            anonymous=anonymous,
+            endpoint=endpoint,
+            read_only=read_only,
+            key_file=key_file,
+            ownership=ownership,
+        )
         self._made_ns = time.time_ns()
-        self._lock = threading.Lock()  # guards _filesystem and _process
-        self._filesystem: Any = None
-        self._process = 0
-        self._gone: tuple[Exception | None, float] = (None, 0.0)
-        """Why no connection could be had of late, and until when that counts."""
 
     @property
     def in_cloud(self) -> bool:
@@ -124,7 +124,7 @@ class GcsStore:
         for pause in (*_CHECK_PAUSES, None):
             self._gone = (None, 0.0)
             try:
-                self._wait(look(), f"gs://{bucket}", seconds=_SILENCE_SECONDS)
+                self._wait(look(), f"gs://{bucket}", seconds=SILENCE_SECONDS)
                 return
             except NotFound as error:
                 raise NotFound(f"there is no such bucket: gs://{bucket}; check its name") from error
@@ -149,7 +149,7 @@ class GcsStore:
         page: concurrent.futures.Future[Any] | None = self._start_page(prefix, recursive, None)
         try:
             while page is not None:
-                listing = self._result(page, self._place.of(folder), _REQUEST_SECONDS)
+                listing = self._result(page, self._place.of(folder))
                 token = listing.get("nextPageToken")
                 page = self._start_page(prefix, recursive, token) if token else None
                 for resource in listing.get("items", ()):
@@ -160,7 +160,7 @@ class GcsStore:
                     found = True
                     path = name[len(self._place.object_prefix) : -1]
                     problem = problem_with_name(path)
-                    yield Skipped(path + "/", problem) if problem else describe(self._place, path, Kind.FOLDER, {})
+                    yield Skipped(path + "/", problem) if problem else self._describe(path, Kind.FOLDER, {})
         finally:
             if page is not None:
                 page.cancel()
@@ -173,16 +173,16 @@ class GcsStore:
         The dataset's root is there whatever the bucket holds, with the time this store was made.
         """
         if not path:
-            return replace(describe(self._place, "", Kind.FOLDER, {}), mtime_ns=self._made_ns, ctime_ns=self._made_ns)
+            return replace(self._describe("", Kind.FOLDER, {}), mtime_ns=self._made_ns, ctime_ns=self._made_ns)
         name = self._place.object_prefix + path
         subject = self._place.of(path)
-        if problem_with_name(path) or len(name.encode()) > _LONGEST_NAME:
+        if problem_with_name(path) or len(name.encode()) > LONGEST_NAME:
             raise NotFound(f"{subject}: no object can have this name")
         try:
             resource = self._json(subject, "b/{}/o/{}", self._place.bucket, name, fields=FIELDS)
         except NotFound:
             return self._stat_folder(path)
-        return describe(self._place, path, Kind.FILE, resource)
+        return self._describe(path, Kind.FILE, resource)
 
     def _stat_folder(self, path: str) -> ObjectInfo:
         subject = self._place.of(path)
@@ -190,8 +190,8 @@ class GcsStore:
         listing = self._json(subject, "b/{}/o", self._place.bucket, prefix=prefix, maxResults=1, fields=_LIST_FIELDS)
         for resource in listing.get("items", ()):
             if resource["name"] == prefix:
-                return describe(self._place, path, Kind.FOLDER, resource)
-            return describe(self._place, path, Kind.FOLDER, {})
+                return self._describe(path, Kind.FOLDER, resource)
+            return self._describe(path, Kind.FOLDER, {})
         raise NotFound(f"{subject}: no such object or folder")
 
     def open(self, info: ObjectInfo) -> GcsObject:
@@ -275,33 +275,8 @@ class GcsStore:
         """Do nothing: every request names the bucket anew."""
         return False
 
-    def close(self) -> None:
-        """Close the connections; a later use opens new ones."""
-        with self._lock:
-            filesystem, self._filesystem = self._filesystem, None
-        if filesystem is None or self._process != os.getpid() or filesystem.session is None:
-            return
-        try:
-            asyncio.run_coroutine_threadsafe(filesystem.session.close(), filesystem.loop).result(5)
-        except (concurrent.futures.TimeoutError, RuntimeError):
-            _LOG.debug("the connections to %s did not close in time", self.endpoint or "Google")
-
-    # ---- requests
-
-    def _connected(self) -> Any:
-        """Return the gcsfs file system of this process (a fork takes neither threads nor connections along)."""
-        with self._lock:
-            if self._filesystem is None or self._process != os.getpid():
-                self._filesystem = connect(
-                    f"gs://{self._place.bucket}", self.endpoint, anonymous=self._anonymous, silence=_SILENCE_SECONDS
-                )
-                self._process = os.getpid()
-            return self._filesystem
-
     def _start_page(self, prefix: str, recursive: bool, token: str | None) -> "concurrent.futures.Future[Any]":
-        filesystem = self._connected()
-        request = filesystem._call(
-            "GET",
+        return self._start(
             "b/{}/o",
             self._place.bucket,
             prefix=prefix,
@@ -309,29 +284,7 @@ class GcsStore:
             maxResults=_PAGE_SIZE,
             pageToken=token,
             fields=_LIST_FIELDS,
-            json_out=True,
         )
-        return asyncio.run_coroutine_threadsafe(request, filesystem.loop)
-
-    def _json(self, subject: str, path: str, *names: str, **params: Any) -> Any:
-        return self._wait(self._connected()._call("GET", path, *names, json_out=True, **params), subject)
-
-    def _wait(self, request: Coroutine[Any, Any, Any], subject: str, *, seconds: float = _REQUEST_SECONDS) -> Any:
-        return self._result(asyncio.run_coroutine_threadsafe(request, self._connected().loop), subject, seconds)
-
-    def _result(self, future: "concurrent.futures.Future[Any]", subject: str, seconds: float) -> Any:
-        """Wait for a request and return its result; every failure leaves as ours."""
-        try:
-            gone, until = self._gone
-            if gone is not None and time.monotonic() < until:
-                raise gone
-            return future.result(seconds)
-        except Exception as error:
-            future.cancel()
-            failed = failure(error, subject, self.endpoint)
-            if isinstance(failed, Unreachable) and error is not self._gone[0]:
-                self._gone = (error, time.monotonic() + _GONE_SECONDS)
-            raise failed from error
 
     def _described(self, resource: Mapping[str, Any]) -> ObjectInfo | Skipped:
         """Describe a listed object, or say why it cannot be shown."""
@@ -339,4 +292,4 @@ class GcsStore:
         kind = Kind.FOLDER if path.endswith("/") else Kind.FILE
         place = path.removesuffix("/")
         problem = problem_with_name(place)
-        return Skipped(path, problem) if problem else describe(self._place, place, kind, resource)
+        return Skipped(path, problem) if problem else self._describe(place, kind, resource)

@@ -4,6 +4,7 @@
 """
 
 import importlib
+import json
 import logging
 import os
 from typing import Any
@@ -14,10 +15,10 @@ from octuefs.stores.gcs_failures import failure
 
 _LOG = logging.getLogger(__name__)
 
-_SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
+_SCOPE = "https://www.googleapis.com/auth/devstorage."
 
-_CONNECT_SECONDS = 10
-_TRIES = 5
+CONNECT_SECONDS = 10
+TRIES = 5
 """Tries of a request that can be tried again, with 1, 2, 4 and 8 seconds and some chance between them."""
 
 _NO_CREDENTIALS = (
@@ -26,19 +27,24 @@ _NO_CREDENTIALS = (
 )
 
 
-def connect(subject: str, endpoint: str, *, anonymous: bool, silence: float) -> Any:
+def connect(
+    subject: str, endpoint: str, *, anonymous: bool, read_only: bool, key_file: str | None, silence: float
+) -> Any:
     """Return a gcsfs file system of our own; `silence` is how many seconds a server may say nothing.
+
+    Its credentials may do no more than read where `read_only`; they are those of `key_file` where one is given.
 
     :raise OctuefsError: naming `subject`; PermissionRefused where credentials are needed and there are none
     """
     gcsfs = _gcsfs()
     import aiohttp
 
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
+    access = "read_only" if read_only else "read_write"
     try:
         return _patient(gcsfs)(
-            token="anon" if anonymous else _credentials(),
-            access="read_only",
+            token="anon" if anonymous else _credentials(access, key_file),
+            access=access,
             endpoint_url=endpoint or None,
             requests_timeout=timeout,
             session_kwargs={
@@ -90,7 +96,7 @@ def _patient(gcsfs: Any) -> Any:
     plain = getattr(gcsfs.GCSFileSystem._request, "__wrapped__", None)
     if plain is None:
         return gcsfs.GCSFileSystem
-    request = retry.retry_request(retries=_TRIES)(plain)
+    request = retry.retry_request(retries=TRIES)(plain)
     return type("PatientFileSystem", (gcsfs.GCSFileSystem,), {"_request": request})
 
 
@@ -102,18 +108,47 @@ def _only_for_debugging(record: logging.LogRecord) -> bool:
     return _LOG.isEnabledFor(logging.DEBUG)
 
 
-def _credentials() -> Any:
-    """Return the Application Default Credentials; never starts a browser.
+def _credentials(access: str = "read_only", key_file: str | None = None) -> Any:
+    """Return the credentials of `key_file`, the Application Default Credentials without; never starts a browser.
 
     :raise PermissionRefused: where there are none, or they cannot be read
     """
+    if key_file is not None:
+        return _credentials_of_file(key_file, access)
     auth = importlib.import_module("google.auth")
     exceptions = importlib.import_module("google.auth.exceptions")
     try:
-        return auth.default(scopes=[_SCOPE])[0]
+        return auth.default(scopes=[_SCOPE + access])[0]
     except (exceptions.DefaultCredentialsError, OSError, ValueError, AttributeError) as error:
         file = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         if file:
             text = f"the credentials that GOOGLE_APPLICATION_CREDENTIALS names cannot be used: {file}"
             raise PermissionRefused(f"{text} ({'not usable' if os.path.exists(file) else 'no such file'})") from error
         raise PermissionRefused(_NO_CREDENTIALS) from error
+
+
+def _credentials_of_file(path: str, access: str) -> Any:
+    """Return the credentials in a service account's key, or in what `gcloud auth application-default login` wrote.
+
+    A user's credentials have the scopes that were granted at that login. Other kinds (of which some name programs to
+    run and servers to ask) are for GOOGLE_APPLICATION_CREDENTIALS alone.
+    """
+    subject = f"the key file {path} cannot be used"
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except OSError as error:
+        raise PermissionRefused(f"{subject}: {os.strerror(error.errno) if error.errno else 'not readable'}") from error
+    except ValueError as error:
+        raise PermissionRefused(f"{subject}: it is not JSON") from error
+    kind = content.get("type") if isinstance(content, dict) else None
+    try:
+        if kind == "service_account":
+            service_account = importlib.import_module("google.oauth2.service_account")
+            return service_account.Credentials.from_service_account_info(content, scopes=[_SCOPE + access])
+        if kind == "authorized_user":
+            user = importlib.import_module("google.oauth2.credentials")
+            return user.Credentials.from_authorized_user_info(content)
+    except Exception:  # its words may hold a part of the key, and its types are many
+        raise PermissionRefused(f"{subject}: it is damaged; download a new key") from None
+    raise PermissionRefused(f"{subject}: it is neither a service account's key nor a user's credentials")

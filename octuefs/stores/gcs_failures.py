@@ -1,19 +1,32 @@
-"""What the exceptions of gcsfs, and of the libraries below it, mean to us.
+"""What the exceptions of gcsfs and of the libraries below it, and the server's refusals, mean to us.
 
-The GCS store calls `failure` with whatever a request raised; one of `octuefs.errors` leaves. This is the only
-place that knows those exceptions, by type, and their modules are imported with the first failure.
+The GCS store calls `failure` with whatever a request raised, and `refusal` with an answer that tells of a failure;
+one of `octuefs.errors` leaves. This is the only place that knows those exceptions, by type, and their modules are
+imported with the first failure.
 """
 
 import concurrent.futures
 import importlib
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from octuefs.errors import BadValue, Conflict, NotFound, OctuefsError, PermissionRefused, StoreUnavailable, TimedOut
+from octuefs.errors import (
+    AlreadyExists,
+    BadValue,
+    ChecksumMismatch,
+    Conflict,
+    NotFound,
+    OctuefsError,
+    PermissionRefused,
+    StoreUnavailable,
+    TimedOut,
+    TooBig,
+)
 
 _REFUSED_CREDENTIALS = (
     "Google refuses these credentials; run `gcloud auth application-default login` again, "
@@ -25,6 +38,15 @@ class Unreachable(StoreUnavailable):
     """No connection to the store can be had, or kept."""
 
 
+class Overloaded(StoreUnavailable):
+    """The store says that it cannot do it now (HTTP 429 and 5xx)."""
+
+
+def passes(error: OctuefsError) -> bool:
+    """Say whether a request that failed so is worth another try."""
+    return isinstance(error, Unreachable | Overloaded | TimedOut)
+
+
 def failure(error: BaseException, subject: str, endpoint: str = "") -> OctuefsError:
     """Return our exception for one of gcsfs or of a library below it, naming `subject` (a gs:// path).
 
@@ -34,7 +56,7 @@ def failure(error: BaseException, subject: str, endpoint: str = "") -> OctuefsEr
         return error
     for kind, make in _failures():
         if isinstance(error, kind):
-            return make(error, subject, urlsplit(endpoint).netloc.rpartition("@")[2] or "Google Cloud Storage")
+            return make(error, subject, _server(endpoint))
     return StoreUnavailable(f"{subject}: the request failed unexpectedly ({type(error).__name__})")
 
 
@@ -73,7 +95,21 @@ def _failures() -> tuple[tuple[type[BaseException], _Make], ...]:
 
 _NOT_GCS = "does not answer as Google Cloud Storage does; check the endpoint"
 _BAD_REQUEST = "the store refuses the request as invalid; check the bucket's name"
-_FORBIDDEN = "access is refused; this account needs storage.objects.list and storage.objects.get here"
+_READING = "storage.objects.list and storage.objects.get"
+_LONGEST_MESSAGE = 1 << 16
+
+_TOO_MUCH_METADATA = re.compile(r"metadata.*(too (large|big|long)|exceed|maximum)|MetadataTooLarge", re.I | re.S)
+_OTHER_CHECKSUM = re.compile(r"(crc32c|md5).*(match|calculated)", re.I | re.S)
+_RATE = re.compile(r"(user)?rateLimitExceeded|quotaExceeded", re.I)
+_SCOPES = re.compile(r"insufficient authentication scopes|SCOPE_INSUFFICIENT|insufficientScopes?", re.I)
+_PERMISSION = re.compile(r"\bstorage\.[a-zA-Z]+\.[a-zA-Z]+\b")
+_KEPT = (
+    (re.compile(r"temporary.?hold", re.I), "a temporary hold keeps it as it is"),
+    (re.compile(r"event.?based.?hold", re.I), "an event-based hold keeps it as it is"),
+    (re.compile(r"ActiveHold|\bhold\b", re.I), "a hold keeps it as it is"),
+    (re.compile(r"retention", re.I), "a retention policy keeps it as it is"),
+)
+"""What may keep an object, by the server's words."""
 
 
 def _requester(error: ValueError) -> str:
@@ -82,18 +118,69 @@ def _requester(error: ValueError) -> str:
 
 def _http_failure(error: Any, subject: str, server: str) -> OctuefsError:
     code = int(error.code) if str(error.code or "").isdigit() else 0
-    if code in (401, 403):
-        refused = code == 401 and "Invalid Credentials" in str(error.message)
-        return PermissionRefused(_REFUSED_CREDENTIALS if refused else f"{subject}: {_FORBIDDEN} (HTTP {code})")
-    if code in (404, 410):
+    return _refusal(code, str(error.message), subject, server, _READING)
+
+
+def refusal(status: int, content: bytes, subject: str, endpoint: str, needs: str) -> OctuefsError:
+    """Return our exception for an answer of the server that tells of a failure.
+
+    :param needs: the permissions that the request needs
+    """
+    return _refusal(status, _message(content), subject, _server(endpoint), needs)
+
+
+def _message(content: bytes) -> str:
+    """Return the server's words and reasons, to look into and never to show."""
+    text = content[:_LONGEST_MESSAGE].decode(errors="replace")
+    try:
+        error = json.loads(text)["error"]
+        return f"{error['message']} {[item.get('reason') for item in error.get('errors', ())]}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return text
+
+
+def _refusal(status: int, message: str, subject: str, server: str, needs: str) -> OctuefsError:
+    if status in (401, 403):
+        return _forbidden(status, message, subject, server, needs)
+    if status in (404, 410):
         return NotFound(f"{subject}: no such object or bucket")
-    if code == 412:
+    if status == 409:
+        return AlreadyExists(f"{subject}: something stands there already (HTTP 409)")
+    if status == 412:
         return Conflict(f"{subject}: another version stands there (412)")
-    if code == 400:
+    if status == 413 or (status == 400 and _TOO_MUCH_METADATA.search(message)):
+        return TooBig(f"{subject}: more metadata than an object may have, or too much content")
+    if status == 400 and _OTHER_CHECKSUM.search(message):
+        return ChecksumMismatch(f"{subject}: other bytes arrived at {server} than were sent; nothing was stored")
+    if status == 400:
         return BadValue(f"{subject}: {_BAD_REQUEST}")
-    if code in (408, 504):
-        return _timed_out(error, subject, server)
-    return StoreUnavailable(f"{subject}: {server} fails (HTTP {code or 'error'}), tries included; try again later")
+    if status in (408, 504):
+        return TimedOut(f"{subject}: {server} did not answer in time")
+    text = f"{subject}: {server} fails (HTTP {status or 'error'}), tries included; try again later"
+    return Overloaded(text) if status in (0, 429) or status >= 500 else StoreUnavailable(text)
+
+
+def _forbidden(status: int, message: str, subject: str, server: str, needs: str) -> OctuefsError:
+    """Say what keeps us from it: credentials, a hold or retention on the object, or a permission, by its name."""
+    if status == 401 and "Invalid Credentials" in message:
+        return PermissionRefused(_REFUSED_CREDENTIALS)
+    if _RATE.search(message):
+        return Overloaded(f"{subject}: {server} is asked too often (HTTP {status}), tries included; try again later")
+    if _SCOPES.search(message):
+        return PermissionRefused(
+            f"{subject}: access is refused; these credentials were granted for less (their scopes)"
+        )
+    named = _PERMISSION.search(message)
+    for regex, what in () if named else _KEPT:
+        if regex.search(message):
+            return PermissionRefused(f"{subject}: {what}; it cannot be replaced or removed (HTTP {status})")
+    return PermissionRefused(
+        f"{subject}: access is refused; this account needs {named[0] if named else needs} here (HTTP {status})"
+    )
+
+
+def _server(endpoint: str) -> str:
+    return urlsplit(endpoint).netloc.rpartition("@")[2] or "Google Cloud Storage"
 
 
 def _timed_out(error: Any, subject: str, server: str) -> OctuefsError:
@@ -112,5 +199,5 @@ def _broken_off(error: Any, subject: str, server: str) -> OctuefsError:
 
 def _refused_or_broken(error: Any, subject: str, server: str) -> OctuefsError:
     if str(error).startswith("Forbidden"):
-        return PermissionRefused(f"{subject}: {_FORBIDDEN} (HTTP 403)")
+        return _refusal(403, str(error).partition("\n")[2], subject, server, _READING)
     return _broken_off(error, subject, server)

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
-from octuefs.errors import IsADirectory, NoAttribute, NotADirectory, NotALink
+from octuefs.errors import IsADirectory, NoAttribute, NotADirectory, NotALink, NotPermitted
+from octuefs.index import Query
 from octuefs.stores.base import ByteSource, ObjectInfo
+from octuefs.stores.writing import Times
+from octuefs.writing.base import Caller, OpenFile
 
 _VIRTUAL_INODE_BIT = 1 << 63
 """Inode numbers of what we invent have the highest bit set; a disk's own hardly ever do."""
@@ -94,6 +97,83 @@ class Node(Protocol):
         """
         ...
 
+    def open_writable(self, flags: int) -> OpenFile:
+        """Open for writing, or both, as `flags` say (open(2)).
+
+        :raise NotPermitted: where the bytes are of our making
+        """
+        ...
+
+    def truncate(self, length: int) -> None:
+        """truncate(2)."""
+        ...
+
+    def set_mode(self, mode: int) -> None:
+        """chmod(2)."""
+        ...
+
+    def set_owner(self, uid: int, gid: int) -> None:
+        """chown(2); -1 leaves one as it is."""
+        ...
+
+    def set_times(self, times: Times) -> None:
+        """utimensat(2)."""
+        ...
+
+    def set_xattr(self, name: str, value: bytes, flags: int) -> None:
+        """setxattr(2).
+
+        :raise BadValue: for a value that cannot be taken
+        """
+        ...
+
+    def remove_xattr(self, name: str) -> None:
+        """removexattr(2)."""
+        ...
+
+    def create(self, name: str, flags: int, mode: int, caller: Caller) -> OpenFile:
+        """Make a file in this directory and open it."""
+        ...
+
+    def make_folder(self, name: str, mode: int, caller: Caller) -> None:
+        """mkdir(2) in this directory."""
+        ...
+
+    def make_link(self, name: str, target: str, caller: Caller) -> None:
+        """symlink(2) in this directory."""
+        ...
+
+    def make_special(self, name: str, mode: int, device: int, caller: Caller) -> None:
+        """mknod(2) in this directory, of anything but a regular file."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """unlink(2) of a name here."""
+        ...
+
+    def remove_folder(self, name: str) -> None:
+        """rmdir(2) of a name here."""
+        ...
+
+    def sync(self) -> None:
+        """fsync(2) of this directory."""
+        ...
+
+    def give(self, name: str) -> "Moving":
+        """Say what leaves this directory when `name` is moved out of it, or linked elsewhere.
+
+        :raise NotPermitted: where it cannot leave
+        """
+        ...
+
+    def take(self, moving: "Moving", name: str, *, replace: bool) -> None:
+        """rename(2): let what another directory (or this one) gives stand here under `name`."""
+        ...
+
+    def take_link(self, moving: "Moving", name: str) -> None:
+        """link(2): give what another directory shows a second name here."""
+        ...
+
     @property
     def volatile(self) -> bool:
         """True where the text is made anew for each open and must not be cached by the kernel."""
@@ -123,11 +203,109 @@ class Node(Protocol):
         ...
 
 
-class Leaf:
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """What leaves a directory: a file or folder of the dataset, or the folder of a view's value (`by-label/<value>`).
+
+    `path` is its path in the dataset, and `leaving` are the conditions of the views that it shows in there. For the
+    folder of a value, `index_folder` is the node that it lies in and `value` its name; `path` counts for nothing then.
+    `refusal` says why it may be linked elsewhere, but not be moved.
+    """
+
+    path: str
+    leaving: tuple[Query, ...] = ()
+    index_folder: "Node | None" = None
+    value: str = ""
+    refusal: NotPermitted | None = None
+
+
+class _Unchangeable:
+    """Refusals of what is of our making."""
+
+    def open_writable(self, flags: int) -> OpenFile:
+        """Refuse."""
+        raise _ours()
+
+    def truncate(self, length: int) -> None:
+        """Refuse."""
+        raise _ours()
+
+    def set_mode(self, mode: int) -> None:
+        """Refuse."""
+        raise _ours()
+
+    def set_owner(self, uid: int, gid: int) -> None:
+        """Refuse."""
+        raise _ours()
+
+    def set_times(self, times: Times) -> None:
+        """Refuse."""
+        raise _ours()
+
+    def set_xattr(self, name: str, value: bytes, flags: int) -> None:
+        """Refuse."""
+        raise _ours()
+
+    def remove_xattr(self, name: str) -> None:
+        """Refuse."""
+        raise _ours()
+
+    def sync(self) -> None:
+        """Do nothing: nothing of this is stored."""
+
+
+def _ours() -> NotPermitted:
+    return NotPermitted("octuefs makes this out of the dataset; change the dataset's files instead")
+
+
+class Leaf(_Unchangeable):
     """Defaults of a node that is no directory."""
 
-    volatile = False
     control: Callable[[bytes], None] | None = None
+
+    @property
+    def volatile(self) -> bool:
+        """Be cached by the kernel."""
+        return False
+
+    def _no_directory(self, name: str) -> NotADirectory:
+        return NotADirectory(f"{name}: what stands above it is no directory")
+
+    def create(self, name: str, flags: int, mode: int, caller: Caller) -> OpenFile:
+        """Refuse: nothing is in a file."""
+        raise self._no_directory(name)
+
+    def make_folder(self, name: str, mode: int, caller: Caller) -> None:
+        """Refuse: nothing is in a file."""
+        raise self._no_directory(name)
+
+    def make_link(self, name: str, target: str, caller: Caller) -> None:
+        """Refuse: nothing is in a file."""
+        raise self._no_directory(name)
+
+    def make_special(self, name: str, mode: int, device: int, caller: Caller) -> None:
+        """Refuse: nothing is in a file."""
+        raise self._no_directory(name)
+
+    def remove(self, name: str) -> None:
+        """Refuse: nothing is in a file."""
+        raise self._no_directory(name)
+
+    def remove_folder(self, name: str) -> None:
+        """Refuse: nothing is in a file."""
+        raise self._no_directory(name)
+
+    def give(self, name: str) -> Moving:
+        """Refuse: nothing is in a file."""
+        raise self._no_directory(name)
+
+    def take(self, moving: Moving, name: str, *, replace: bool) -> None:
+        """Refuse: nothing is in a file."""
+        raise self._no_directory(name)
+
+    def take_link(self, moving: Moving, name: str) -> None:
+        """Refuse: nothing is in a file."""
+        raise self._no_directory(name)
 
     def lookup(self, name: str) -> Node:
         """Refuse: nothing is in a file."""
@@ -150,11 +328,55 @@ class Leaf:
         return []
 
 
-class Branch:
-    """Defaults of a directory."""
+class Branch(_Unchangeable):
+    """Defaults of a directory: one of our making, in which nothing can be made."""
 
     volatile = False
     control: Callable[[bytes], None] | None = None
+
+    def open_writable(self, flags: int) -> OpenFile:
+        """Refuse: a directory has no bytes."""
+        raise IsADirectory("a directory cannot be written as a file")
+
+    def truncate(self, length: int) -> None:
+        """Refuse: a directory has no bytes."""
+        raise IsADirectory("a directory cannot be cut")
+
+    def create(self, name: str, flags: int, mode: int, caller: Caller) -> OpenFile:
+        """Refuse."""
+        raise _ours()
+
+    def make_folder(self, name: str, mode: int, caller: Caller) -> None:
+        """Refuse."""
+        raise _ours()
+
+    def make_link(self, name: str, target: str, caller: Caller) -> None:
+        """Refuse."""
+        raise _ours()
+
+    def make_special(self, name: str, mode: int, device: int, caller: Caller) -> None:
+        """Refuse."""
+        raise _ours()
+
+    def remove(self, name: str) -> None:
+        """Refuse."""
+        raise _ours()
+
+    def remove_folder(self, name: str) -> None:
+        """Refuse."""
+        raise _ours()
+
+    def give(self, name: str) -> Moving:
+        """Refuse."""
+        raise _ours()
+
+    def take(self, moving: Moving, name: str, *, replace: bool) -> None:
+        """Refuse."""
+        raise _ours()
+
+    def take_link(self, moving: Moving, name: str) -> None:
+        """Refuse."""
+        raise _ours()
 
     def open(self) -> ByteSource:
         """Refuse: a directory has no bytes."""

@@ -4,36 +4,73 @@ import stat
 
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset
-from octuefs.errors import NotALink, OctuefsError, Unsupported
+from octuefs.errors import NotALink, Unsupported
+from octuefs.model.paths import parent_of
 from octuefs.stores.base import ByteSource, Kind, ObjectInfo
+from octuefs.stores.writing import Times
 from octuefs.tree.node import Attributes, Leaf
-from octuefs.tree.xattrs import datafile_xattr, foreign_names, foreign_xattr, listed_datafile_xattrs
+from octuefs.tree.xattrs import (
+    datafile_xattr,
+    foreign_names,
+    foreign_xattr,
+    listed_datafile_xattrs,
+    remove_datafile_xattr,
+    remove_foreign_xattr,
+    set_datafile_xattr,
+    set_foreign_xattr,
+)
+from octuefs.writing.base import OpenFile
 
 
-def current_info(dataset: Dataset, info: ObjectInfo) -> ObjectInfo:
-    """Return what stands at a path now: asked of a disk each time (microseconds), known in the cloud.
+class StoredLeaf(Leaf):
+    """What the nodes of a dataset's own files have in common: changes go to its writer, by path."""
 
-    :raise NotFound: where it has gone from the disk
-    """
-    if dataset.in_cloud:
-        return info
-    try:
-        now = dataset.store.stat(info.path)
-    except OctuefsError:
-        dataset.keeper.notice(info.path, None)
-        raise
-    if now.version != info.version:
-        dataset.keeper.notice(info.path, now.version)
-    return now
+    dataset: Dataset
+
+    @property
+    def stored(self) -> ObjectInfo:
+        """What stands in the dataset where its bytes and attributes are changed."""
+        raise NotImplementedError
+
+    def open_writable(self, flags: int) -> OpenFile:
+        """See `Node`."""
+        if self.stored.kind is Kind.SPECIAL:
+            raise Unsupported("only regular files can be opened through the mount")
+        return self.dataset.open_writable(self.stored, flags)
+
+    def truncate(self, length: int) -> None:
+        """See `Node`."""
+        self.dataset.writing.truncate(self.stored.path, length)
+
+    def set_mode(self, mode: int) -> None:
+        """See `Node`."""
+        self.dataset.writing.set_mode(self.stored.path, mode)
+
+    def set_owner(self, uid: int, gid: int) -> None:
+        """See `Node`."""
+        self.dataset.writing.set_owner(self.stored.path, uid, gid)
+
+    def set_times(self, times: Times) -> None:
+        """See `Node`."""
+        self.dataset.writing.set_times(self.stored.path, times)
+
+    def sync(self) -> None:
+        """See `Node`."""
+        self.dataset.writing.sync_folder(parent_of(self.stored.path))
 
 
-class DatafileNode(Leaf):
+class DatafileNode(StoredLeaf):
     """A datafile. In a view a symbolic link that leads to a file shows as that file."""
 
     def __init__(self, dataset: Dataset, datafile: Datafile, *, in_view: bool) -> None:
         self.dataset = dataset
         self.datafile = datafile
         self._as_target = in_view and datafile.info.kind is Kind.SYMLINK and datafile.content is not None
+
+    @property
+    def stored(self) -> ObjectInfo:
+        """See `StoredLeaf`: of a link that shows as a file, the file."""
+        return self.shown
 
     @property
     def shown(self) -> ObjectInfo:
@@ -47,7 +84,7 @@ class DatafileNode(Leaf):
             target = self.dataset.store.follow_link(self.datafile.path)
             if target.info is not None:
                 return Attributes.of(target.info)
-        return Attributes.of(current_info(self.dataset, self.datafile.info))
+        return Attributes.of(self.dataset.current(self.datafile.info))
 
     def open(self) -> ByteSource:
         """See `Node`."""
@@ -67,17 +104,30 @@ class DatafileNode(Leaf):
         """See `Node`."""
         return listed_datafile_xattrs(self.dataset, self.datafile)
 
+    def set_xattr(self, name: str, value: bytes, flags: int) -> None:
+        """See `Node`."""
+        set_datafile_xattr(self.dataset, self.datafile, name, value, flags)
 
-class OtherNode(Leaf):
+    def remove_xattr(self, name: str) -> None:
+        """See `Node`."""
+        remove_datafile_xattr(self.dataset, self.datafile, name)
+
+
+class OtherNode(StoredLeaf):
     """Something listed that is no datafile."""
 
     def __init__(self, dataset: Dataset, info: ObjectInfo) -> None:
         self.dataset = dataset
         self.info = info
 
+    @property
+    def stored(self) -> ObjectInfo:
+        """See `StoredLeaf`."""
+        return self.info
+
     def attributes(self) -> Attributes:
         """See `Node`."""
-        return Attributes.of(current_info(self.dataset, self.info))
+        return Attributes.of(self.dataset.current(self.info))
 
     def open(self) -> ByteSource:
         """See `Node`."""
@@ -98,3 +148,11 @@ class OtherNode(Leaf):
     def list_xattrs(self) -> list[str]:
         """See `Node`."""
         return foreign_names(self.dataset, self.info.path)
+
+    def set_xattr(self, name: str, value: bytes, flags: int) -> None:
+        """See `Node`."""
+        set_foreign_xattr(self.dataset, self.info.path, name, value, flags)
+
+    def remove_xattr(self, name: str) -> None:
+        """See `Node`."""
+        remove_foreign_xattr(self.dataset, self.info.path, name)

@@ -8,9 +8,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from pyroaring import BitMap
+
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset, Queries
-from octuefs.index import Query
+from octuefs.index import Folder, Query
 from octuefs.model.ordering import Ordering
 from octuefs.model.paths import join, path_bytes
 
@@ -99,6 +101,26 @@ class Scope:
             return self._numbered(self.order)
         return self.dataset.index.subset_tree(self.origin, self.queries).get(self.folder, {})
 
+    def child(self, name: str) -> Datafile | Folder | None:
+        """Return what one name of a view's directory stands for: a member, or a folder that leads to one.
+
+        It costs no more than the folder is large, where `children` costs what the view is.
+        """
+        self.settle()
+        index = self.dataset.index
+        if self.order is not None:
+            return self.children().get(name)
+        with index.lock:
+            entry = index.entry(join(self.folder, name))
+            if isinstance(entry, Datafile):
+                rows = BitMap([entry.row])
+                for query in self.queries:
+                    rows = query.select(index, rows)
+                return entry if rows else None
+            if isinstance(entry, Folder):
+                return entry if _leads_to(entry, index.select(self.origin, self.queries)) else None
+        return None
+
     def _numbered(self, order: Ordering) -> dict[str, Datafile | None]:
         """Return the datafiles of a flat view by their numbered names, in order."""
         index = self.dataset.index
@@ -127,3 +149,16 @@ class Scope:
         if self.order is not None:
             return next(name for name, shown in self.children().items() if shown is datafile)
         return os.path.relpath(datafile.path, self.folder) if self.folder else datafile.path
+
+
+def _leads_to(folder: Folder, rows: BitMap) -> bool:
+    """Say whether one of these datafiles is in or below a folder."""
+    pending = [folder] if rows else []
+    while pending:
+        for child in pending.pop().children.values():
+            if isinstance(child, Datafile):
+                if child.row in rows:
+                    return True
+            elif isinstance(child, Folder):
+                pending.append(child)
+    return False

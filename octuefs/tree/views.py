@@ -1,108 +1,26 @@
-"""Index folders: `by-label/`, `by-tag/<key>/`, `not/`, `filter/` and the like.
+"""The index folders whose values follow from what files are, and the table of all index folders.
 
-They hold only their values. Looking one up narrows the scope of the directory D that the view stands in and
-leads to a directory of that scope. A value that does not occur in D does not exist, but a valid filter or
-order always does.
+A value that does not occur in the directory D that a view stands in does not exist, but a valid filter or order always
+does.
 """
 
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date
-
-from pyroaring import BitMap
 
 from octuefs.datafile import Datafile
 from octuefs.errors import BadValue, NotFound, NotUnique
-from octuefs.index import Index, Query
 from octuefs.model.filters import parse_filters
 from octuefs.model.hashes import from_url_safe, url_safe
 from octuefs.model.ordering import parse_ordering
-from octuefs.model.paths import NAME_MAX
-from octuefs.model.viewnames import alternatives, decode_extension, decode_name, encode_extension, encode_name
-from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Node, virtual_inode
-from octuefs.tree.queries import HasDate, HasExtension, HasHash, HasLabel, HasTag, Not, Satisfies
+from octuefs.model.viewnames import decode_extension, decode_name, encode_extension
+from octuefs.tree.context import Context
+from octuefs.tree.node import DirectoryEntry, Node
+from octuefs.tree.queries import HasDate, HasExtension, HasHash, Satisfies
 from octuefs.tree.real import DatafileNode
 from octuefs.tree.scope import Scope
-from octuefs.tree.virtual import made_directory
-
-
-class View(Branch):
-    """An index folder in directory D, at `path` in the mount. `negated` turns what it leads to into the rest of D."""
-
-    def __init__(self, scope: Scope, path: str, open_scope: Callable[[Scope, str], Node], *, negated: bool) -> None:
-        """`scope` is D's; `open_scope(scope, path)` makes the directory of a narrower one."""
-        self.scope = scope
-        self.path = path
-        self.open_scope = open_scope
-        self.negated = negated
-
-    def attributes(self) -> Attributes:
-        """See `Node`."""
-        return made_directory(self.scope.dataset, self.path)
-
-    def names(self) -> Iterable[str]:
-        """Return the values that this folder lists."""
-        return ()
-
-    @property
-    def leads_to(self) -> int:
-        """The file type of what is listed."""
-        return stat.S_IFDIR
-
-    def entries(self) -> Iterable[DirectoryEntry]:
-        """See `Node`."""
-        return [DirectoryEntry(name, virtual_inode(f"{self.path}/{name}"), self.leads_to) for name in self.names()]
-
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        raise self.missing(name)
-
-    def child_path(self, name: str) -> str:
-        """Return the path in the mount of a name here."""
-        return f"{self.path}/{name}"
-
-    def missing(self, name: str) -> NotFound:
-        """Return the error of a name that is not here."""
-        return NotFound(f"{self.child_path(name)}: nothing here has this value")
-
-    def narrowed(self, name: str, query: Query) -> Node:
-        """Return the directory of what satisfies `query`, or of the rest."""
-        scope = self.scope.narrow(Not(query) if self.negated else query)
-        return self.open_scope(scope, self.child_path(name))
-
-    def occurring(self, table: dict[str, BitMap]) -> Iterable[str]:
-        """Return the keys of an index table that occur in D."""
-        here = self._rows()
-        return [key for key, rows in list(table.items()) if rows.intersect(here)]
-
-    def occurs(self, table: dict[str, BitMap], keys: Sequence[str]) -> bool:
-        """Say whether there are keys and each of them occurs in D."""
-        here = self._rows()
-        return bool(keys) and all(key in table and table[key].intersect(here) for key in keys)
-
-    def _rows(self) -> BitMap:
-        self.scope.settle()
-        return self.index.select(self.scope.folder, self.scope.queries)
-
-    @property
-    def index(self) -> Index:
-        """The dataset's index."""
-        return self.scope.dataset.index
-
-
-class ByLabel(View):
-    """`by-label/<label>[,<label>...]/`."""
-
-    def names(self) -> Iterable[str]:
-        """See `View`."""
-        return _encoded(self.occurring(self.index.by_label), encode_name)
-
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        labels = alternatives(name)
-        if not self.occurs(self.index.by_label, labels):
-            raise self.missing(name)
-        return self.narrowed(name, HasLabel(frozenset(labels)))
+from octuefs.tree.values import ByLabel, ByTag
+from octuefs.tree.view import View, encoded
 
 
 class ByExtension(View):
@@ -110,7 +28,7 @@ class ByExtension(View):
 
     def names(self) -> Iterable[str]:
         """See `View`."""
-        return _encoded(self.occurring(self.index.by_extension), encode_extension)
+        return encoded(self.occurring(self.index.by_extension), encode_extension)
 
     def lookup(self, name: str) -> Node:
         """See `Node`."""
@@ -120,47 +38,6 @@ class ByExtension(View):
         return self.narrowed(name, HasExtension(frozenset(extensions)))
 
 
-class ByTag(View):
-    """`by-tag/`: the keys that occur."""
-
-    def names(self) -> Iterable[str]:
-        """See `View`."""
-        here = self._rows()
-        return sorted(
-            key
-            for key, table in list(self.index.by_tag.items())
-            if len(key) <= NAME_MAX and any(rows.intersect(here) for rows in list(table.values()))
-        )
-
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        table = self.index.by_tag.get(name)
-        if table is None or not self.occurring(table):
-            raise self.missing(name)
-        return ByTagValue(self.scope, self.child_path(name), self.open_scope, negated=self.negated, key=name)
-
-
-class ByTagValue(View):
-    """`by-tag/<key>/<value>[,...]/`."""
-
-    def __init__(
-        self, scope: Scope, path: str, open_scope: Callable[[Scope, str], Node], *, negated: bool, key: str
-    ) -> None:
-        super().__init__(scope, path, open_scope, negated=negated)
-        self.key = key
-
-    def names(self) -> Iterable[str]:
-        """See `View`."""
-        return _encoded(self.occurring(self.index.by_tag.get(self.key, {})), encode_name)
-
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        values = alternatives(name)
-        if not self.occurs(self.index.by_tag.get(self.key, {}), values):
-            raise self.missing(name)
-        return self.narrowed(name, HasTag(self.key, frozenset(values)))
-
-
 class ByDate(View):
     """`by-date/<YYYY>/<MM>/<DD>/`, one class for the three levels: `chosen` holds the levels above."""
 
@@ -168,16 +45,16 @@ class ByDate(View):
         self,
         scope: Scope,
         path: str,
-        open_scope: Callable[[Scope, str], Node],
+        context: Context,
         *,
         negated: bool,
         chosen: tuple[frozenset[int], ...] = (),
     ) -> None:
-        super().__init__(scope, path, open_scope, negated=negated)
+        super().__init__(scope, path, context, negated=negated)
         self.chosen = chosen
 
     def _dates(self) -> Iterable[date]:
-        here = self._rows()
+        here = self.rows()
         for day, rows in list(self.index.by_date.items()):
             chosen = all(part in parts for part, parts in zip(_parts(day), self.chosen, strict=False))
             if chosen and rows.intersect(here):
@@ -197,7 +74,7 @@ class ByDate(View):
         chosen = (*self.chosen, frozenset(int(part) for part in parts))
         if level == 2:
             return self.narrowed(name, HasDate(*chosen))
-        return ByDate(self.scope, self.child_path(name), self.open_scope, negated=self.negated, chosen=chosen)
+        return ByDate(self.scope, self.child_path(name), self.context, negated=self.negated, chosen=chosen)
 
 
 class ByHash(View):
@@ -288,7 +165,7 @@ class OrderView(View):
             order = parse_ordering(decode_name(name))
         except BadValue as error:
             raise NotFound(f"{self.child_path(name)}: {error}") from None
-        return self.open_scope(self.scope.ordered(order), self.child_path(name))
+        return self.context.directory(self.scope.ordered(order), self.child_path(name))
 
 
 class NotView(View):
@@ -299,11 +176,7 @@ class NotView(View):
         kind = NEGATABLE.get(name)
         if kind is None:
             raise NotFound(f"{self.child_path(name)}: `not` is followed by one of {', '.join(NEGATABLE)}")
-        return kind(self.scope, self.child_path(name), self.open_scope, negated=not self.negated)
-
-
-def _encoded(values: Iterable[str], encode: Callable[[str], str | None]) -> list[str]:
-    return sorted(name for value in values if (name := encode(value)) is not None)
+        return kind(self.scope, self.child_path(name), self.context, negated=not self.negated)
 
 
 def _parts(day: date) -> tuple[int, int, int]:

@@ -1,17 +1,15 @@
-"""Virtual files: texts made from the facts, links made from them, and the control panel `.octuefs/`."""
+"""Virtual files: texts made from the facts, and links made from them."""
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
-from octuefs.datafile import NO_METADATA, Datafile
 from octuefs.dataset import Dataset
 from octuefs.errors import NotFound, NotUnique
-from octuefs.model.metadata import DatafileMetadata, DatasetMetadata, OctueDocument, encode_octue
-from octuefs.model.paths import METADATA_NAME, path_bytes
+from octuefs.model.paths import path_bytes
 from octuefs.stores.base import ByteSource
-from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Leaf, Node, blocks_of, virtual_inode
+from octuefs.tree.node import Attributes, Leaf, blocks_of, virtual_inode
 from octuefs.tree.scope import Scope
 
 HASH_LINE_BYTES = 9
@@ -31,6 +29,13 @@ class TextSource:
     def version(self) -> int:
         """See `ByteSource`."""
         return hash(self._data)
+
+    def identity(self) -> int:
+        """See `ByteSource`."""
+        return hash(self._data)
+
+    def info(self) -> None:
+        """Tell nothing: the node does."""
 
     def close(self) -> None:
         """See `ByteSource`."""
@@ -84,8 +89,13 @@ class TextNode(VirtualLeaf):
         self._render = render
         self._size = size
         self._permissions = permissions
-        self.volatile = volatile
+        self._volatile = volatile
         self.control = control
+
+    @property
+    def volatile(self) -> bool:
+        """See `Node`."""
+        return self._volatile
 
     def attributes(self) -> Attributes:
         """See `Node`."""
@@ -116,29 +126,6 @@ class OneNode(VirtualLeaf):
     def read_link(self) -> str:
         """See `Node`."""
         return self._target
-
-
-class ControlPanel(Branch):
-    """A directory of given nodes, `.octuefs/`."""
-
-    def __init__(self, dataset: Dataset, path: str, nodes: dict[str, Node]) -> None:
-        self._dataset = dataset
-        self._path = path
-        self._nodes = nodes
-
-    def attributes(self) -> Attributes:
-        """See `Node`."""
-        return made_directory(self._dataset, self._path)
-
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        if name not in self._nodes:
-            raise NotFound(f"{self._path}/{name}: no such file")
-        return self._nodes[name]
-
-    def entries(self) -> Iterable[DirectoryEntry]:
-        """See `Node`."""
-        return [DirectoryEntry(name, virtual_inode(f"{self._path}/{name}"), stat.S_IFREG) for name in self._nodes]
 
 
 def made_directory(dataset: Dataset, path: str) -> Attributes:
@@ -193,54 +180,6 @@ def hashes_size(scope: Scope) -> int:
         mark, escaped = _escaped(path)
         total += len(mark) + HASH_LINE_BYTES - 1 + 2 + len(path_bytes(escaped)) + 1
     return total
-
-
-def has_metadata(scope: Scope) -> bool:
-    """Say whether a directory has a `.octue` of our making, without making its text; a disk has its own."""
-    scope.settle()
-    if scope.is_view:
-        stored = scope.is_top and scope.dataset.metadata is not None
-    elif scope.dataset.in_cloud:
-        stored = scope.dataset.stores_metadata_in(scope.folder)
-    else:
-        return False
-    return stored or any(True for _ in _described(scope))
-
-
-def metadata_text(scope: Scope) -> bytes:
-    """Return the text of `.octue` for a directory that has metadata."""
-    scope.settle()
-    # Of a dataset within this one: asking may take a request, so it is done before the index is held.
-    within = scope.dataset.record_in(scope.folder) if scope.folder and not scope.is_view else None
-
-    def compute() -> bytes | None:
-        record = _own_record(scope) if scope.is_view or not scope.folder else within
-        records = dict(_described(scope))
-        if record is None and not records:
-            return None
-        return encode_octue(OctueDocument(records, record))
-
-    text = scope.dataset.index.cached((METADATA_NAME, scope, within is None), compute, hashed=scope.needs_hashes)
-    return scope.dataset.stored_text_in(scope.folder) if text is None else text  # malformed: shown as it is
-
-
-def _own_record(scope: Scope) -> DatasetMetadata | None:
-    """Return the dataset's record where it belongs into a directory's `.octue`."""
-    record = scope.dataset.metadata if scope.is_top else None
-    return replace(record, files=None) if record is not None and scope.is_view else record
-
-
-def _described(scope: Scope) -> Iterator[tuple[str, DatafileMetadata]]:
-    """Yield name and metadata of each datafile directly in a directory that has any; the scope is settled."""
-    if scope.is_view:
-        shown = scope.settled_children()
-    else:
-        folder = scope.dataset.index.folder(scope.folder)
-        children = list(folder.children.items()) if folder is not None else []
-        shown = {name: child for name, child in children if isinstance(child, Datafile)}
-    for name, datafile in shown.items():
-        if datafile is not None and datafile.metadata != NO_METADATA:
-            yield name, datafile.metadata
 
 
 def _only_member(scope: Scope) -> str:

@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset
-from octuefs.errors import NoAttribute, Unsupported
+from octuefs.errors import AlreadyExists, NoAttribute, NotPermitted, Unsupported
+from octuefs.model.changes import datafile_change, dataset_change, removal_change
 from octuefs.model.metadata import DatasetMetadata, labels_text, tag_text, tags_text, timestamp_text
 from octuefs.tree.scope import Scope
 
@@ -13,6 +14,9 @@ PREFIX = "user.octue."
 _TAG_PREFIX = "tags."
 _LARGEST_VALUE = 65_536
 _NO_METADATA = DatasetMetadata()
+XATTR_CREATE = 1
+XATTR_REPLACE = 2
+"""Flags of setxattr(2), as in linux/xattr.h."""
 
 T = TypeVar("T")
 _Table = Mapping[str, Callable[[T], str | None]]
@@ -46,6 +50,7 @@ _OF_DATAFILE: _Table[DatafileIn] = {
     "local_path": lambda it: it[1].local_path,
     "exists_in_cloud": lambda it: _truth(it[1].in_cloud),
     "exists_locally": lambda it: _truth(not it[1].in_cloud),
+    "sync": lambda it: it[0].writer.sync_state(it[1].path) if it[0].writer is not None else "clean",
 }
 
 _OF_DATASET: _Table[Dataset] = {
@@ -167,6 +172,107 @@ def foreign_names(dataset: Dataset, path: str) -> list[str]:
     return [
         name for name in dataset.store.list_xattrs(path) if name.startswith("user.") and not name.startswith(PREFIX)
     ]
+
+
+# --- setting
+
+
+def set_datafile_xattr(dataset: Dataset, datafile: Datafile, name: str, value: bytes, flags: int) -> None:
+    """Set an attribute of a datafile; `flags` as for setxattr(2).
+
+    :raise BadValue: for a value that cannot be taken
+    :raise NotPermitted: for a name that is not to be set
+    """
+    if not name.startswith(PREFIX):
+        set_foreign_xattr(dataset, datafile.path, name, value, flags)
+        return
+    change = datafile_change(name.removeprefix(PREFIX), value)
+    _check_flags(flags, name, lambda: datafile_xattr(dataset, datafile, name))
+    dataset.writing.describe(datafile.path, change)
+
+
+def remove_datafile_xattr(dataset: Dataset, datafile: Datafile, name: str) -> None:
+    """Remove an attribute of a datafile.
+
+    :raise NoAttribute: where it is not set
+    :raise NotPermitted: for a name that is not to be removed
+    """
+    if not name.startswith(PREFIX):
+        remove_foreign_xattr(dataset, datafile.path, name)
+        return
+    change = removal_change(name.removeprefix(PREFIX), datafile.metadata)
+    datafile_xattr(dataset, datafile, name)
+    dataset.writing.describe(datafile.path, change)
+
+
+def set_directory_xattr(scope: Scope, name: str, value: bytes, flags: int) -> None:
+    """Set an attribute of a directory: the dataset's on its root, foreign ones on real folders."""
+    dataset = scope.dataset
+    if name.startswith(PREFIX):
+        _check_root(scope, name)
+        change = dataset_change(name.removeprefix(PREFIX), value, revive_types=not dataset.in_cloud)
+        _check_flags(flags, name, lambda: directory_xattr(scope, name))
+        dataset.writing.describe_dataset(change)
+    elif scope.is_view:
+        raise Unsupported(f"{name}: a view keeps no attributes")
+    else:
+        set_foreign_xattr(dataset, scope.folder, name, value, flags)
+
+
+def remove_directory_xattr(scope: Scope, name: str) -> None:
+    """Remove an attribute of a directory, likewise."""
+    dataset = scope.dataset
+    if name.startswith(PREFIX):
+        _check_root(scope, name)
+        change = removal_change(name.removeprefix(PREFIX), _stored(dataset))
+        directory_xattr(scope, name)
+        dataset.writing.describe_dataset(change)
+    elif scope.is_view:
+        raise NoAttribute(f"{name} is not set")
+    else:
+        remove_foreign_xattr(dataset, scope.folder, name)
+
+
+def set_foreign_xattr(dataset: Dataset, path: str, name: str, value: bytes, flags: int) -> None:
+    """Set an attribute that is not ours: `user.*` of a disk passes through.
+
+    :raise Unsupported: where the store keeps none
+    :raise NotPermitted: for one of Octue's, on what is no datafile
+    """
+    _check_foreign(dataset, name)
+    dataset.writing.set_xattr(path, name, value, flags)
+
+
+def remove_foreign_xattr(dataset: Dataset, path: str, name: str) -> None:
+    """Remove one, likewise."""
+    _check_foreign(dataset, name)
+    dataset.writing.remove_xattr(path, name)
+
+
+def _check_foreign(dataset: Dataset, name: str) -> None:
+    if name.startswith(PREFIX):
+        raise NotPermitted(f"{name}: only datafiles and the dataset's root have it")
+    if dataset.in_cloud or not name.startswith("user."):
+        raise Unsupported(f"{name}: attributes of this name cannot be kept here")
+
+
+def _check_root(scope: Scope, name: str) -> None:
+    if not is_root(scope):
+        raise NotPermitted(f"{name}: a folder has no metadata of its own; set it on files, or on the dataset's root")
+
+
+def _check_flags(flags: int, name: str, get: Callable[[], bytes]) -> None:
+    """Do what setxattr(2) says of XATTR_CREATE and XATTR_REPLACE."""
+    if not flags:
+        return
+    try:
+        get()
+    except NoAttribute:
+        if flags & XATTR_REPLACE:
+            raise
+    else:
+        if flags & XATTR_CREATE:
+            raise AlreadyExists(f"{name} is set already")
 
 
 def _foreign_refusal(name: str) -> NoAttribute | Unsupported:

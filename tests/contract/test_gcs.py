@@ -25,6 +25,7 @@ from octuefs.stores.gcs_resource import describe, parse_time
 from support.gcs import Bucket
 
 SCAN_FIELDS = {"name", "size", "generation", "metageneration", "crc32c", "metadata", "updated", "timeCreated"}
+SCAN_FIELDS |= {"contentType", "contentEncoding", "contentDisposition", "contentLanguage", "cacheControl"}
 
 
 def scanned(store: GcsStore) -> dict[str, ObjectInfo]:

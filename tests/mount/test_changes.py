@@ -17,8 +17,7 @@ from octuefs.stores import watch
 from support import mounting
 from support.gcs import Bucket
 from support.mounting import environment_for, mounted, run_octuefs
-
-from .proxy import Proxy
+from support.strict_gcs import StrictGcs
 
 PATIENCE = 8.0
 """Seconds: what is promised is one; the rest is for a machine that is busy."""
@@ -383,11 +382,10 @@ def test_a_watcher_that_cannot_watch_scans_until_it_is_stopped(tmp_path: Path, m
 
 
 @pytest.fixture
-def proxy(bucket: Bucket) -> Iterator[Proxy]:
+def proxy(bucket: Bucket, strict_gcs: StrictGcs) -> StrictGcs:
     for name, label in (("a.csv", "old"), ("b.dat", None), ("sub/c.csv", None)):
         bucket.put(f"d/{name}", name.encode(), {"octue__labels": f'["{label}"]'} if label else None)
-    with Proxy(bucket.environment) as proxy:
-        yield proxy
+    return strict_gcs
 
 
 def change_all(bucket: Bucket) -> None:
@@ -409,7 +407,7 @@ def assert_all_changed(point: Path) -> None:
     assert "new" in (point / ".octue").read_text()
 
 
-def test_what_changed_in_a_bucket_shows_after_refresh(bucket: Bucket, proxy: Proxy) -> None:
+def test_what_changed_in_a_bucket_shows_after_refresh(bucket: Bucket, proxy: StrictGcs) -> None:
     with mounted(f"{bucket.url}/d", environment=proxy.environment) as point:
         assert tree(point) == ["a.csv", "b.dat", "sub", "sub/c.csv"]
         assert os.listdir(point / "by-label") == ["old"]
@@ -420,7 +418,7 @@ def test_what_changed_in_a_bucket_shows_after_refresh(bucket: Bucket, proxy: Pro
         assert_all_changed(point)
 
 
-def test_what_changed_in_a_bucket_shows_after_writing_to_the_control_panel(bucket: Bucket, proxy: Proxy) -> None:
+def test_what_changed_in_a_bucket_shows_after_writing_to_the_control_panel(bucket: Bucket, proxy: StrictGcs) -> None:
     with mounted(f"{bucket.url}/d", "--read-only", environment=proxy.environment) as readonly:
         with mounted(f"{bucket.url}/d", environment=proxy.environment) as point:
             assert tree(point) == ["a.csv", "b.dat", "sub", "sub/c.csv"]
@@ -435,7 +433,7 @@ def test_what_changed_in_a_bucket_shows_after_writing_to_the_control_panel(bucke
         assert "new.csv" in os.listdir(readonly)
 
 
-def test_what_changed_in_a_bucket_shows_by_itself_within_the_time_to_live(bucket: Bucket, proxy: Proxy) -> None:
+def test_what_changed_in_a_bucket_shows_by_itself_within_the_time_to_live(bucket: Bucket, proxy: StrictGcs) -> None:
     with mounted(f"{bucket.url}/d", "--metadata-ttl", "1", environment=proxy.environment) as point:
         assert status_of(point)["changes"] == "asked again every 1 s"
         assert tree(point) == ["a.csv", "b.dat", "sub", "sub/c.csv"]
@@ -445,7 +443,7 @@ def test_what_changed_in_a_bucket_shows_by_itself_within_the_time_to_live(bucket
         assert_all_changed(point)
 
 
-def test_with_no_time_to_live_each_open_sees_the_newest(bucket: Bucket, proxy: Proxy) -> None:
+def test_with_no_time_to_live_each_open_sees_the_newest(bucket: Bucket, proxy: StrictGcs) -> None:
     with mounted(f"{bucket.url}/d", "--metadata-ttl", "0", environment=proxy.environment) as point:
         for number in range(5):
             content = f"version {number} {'x' * number}"
@@ -453,7 +451,7 @@ def test_with_no_time_to_live_each_open_sees_the_newest(bucket: Bucket, proxy: P
             assert (point / "b.dat").read_text() == content
 
 
-def test_an_object_replaced_while_open_is_stale_and_never_a_mix(bucket: Bucket, proxy: Proxy) -> None:
+def test_an_object_replaced_while_open_is_stale_and_never_a_mix(bucket: Bucket, proxy: StrictGcs) -> None:
     old, new = b"o" * (3 << 20), b"n" * (3 << 20)
     bucket.put("d/big", old)
     with mounted(f"{bucket.url}/d", environment=proxy.environment) as point:
@@ -470,18 +468,16 @@ def test_an_object_replaced_while_open_is_stale_and_never_a_mix(bucket: Bucket, 
         assert "big" in (point / ".octuefs" / "errors").read_text()
 
 
-def test_a_listing_costs_one_request_per_thousand_objects_and_metadata_none(bucket: Bucket) -> None:
+def test_a_listing_costs_one_request_per_thousand_objects_and_metadata_none(
+    bucket: Bucket, strict_gcs: StrictGcs
+) -> None:
     for number in range(1500):
         bucket.put(f"d/{number % 7}/{number:04}.csv", b"x", {"octue__labels": '["a"]'} if number % 2 else None)
-    with (
-        Proxy(bucket.environment) as proxy,
-        mounted(f"{bucket.url}/d", environment=proxy.environment) as point,
-    ):
-        listings = [request for request in proxy.requests if "maxResults=1000" in request]
-        assert len(listings) == 2
+    with mounted(f"{bucket.url}/d", environment=strict_gcs.environment) as point:
+        assert strict_gcs.count(contains="maxResults=1000") == 2
         # Beside them: is the bucket there, and is there a `.octue`?
-        assert len(proxy.requests) <= 4
-        before = len(proxy.requests)
+        assert len(strict_gcs.requests) <= 4
+        strict_gcs.forget_requests()
         for command in (
             ["find", point, "-ls"],
             ["ls", "-lR", point / "by-label" / "a"],
@@ -491,13 +487,13 @@ def test_a_listing_costs_one_request_per_thousand_objects_and_metadata_none(buck
             ["stat", point / "filter" / "size_bytes__gt=0" / "0" / "0000.csv"],
         ):
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
-        assert proxy.requests[before:] == []
+        assert strict_gcs.requests == []
         assert run_octuefs("refresh", point).returncode == 0
-        assert len([request for request in proxy.requests[before:] if "maxResults=1000" in request]) == 2
-        assert len(proxy.requests[before:]) <= 3
+        assert strict_gcs.count(contains="maxResults=1000") == 2
+        assert len(strict_gcs.requests) <= 3
 
 
-def test_a_small_object_is_read_with_one_request(bucket: Bucket, proxy: Proxy) -> None:
+def test_a_small_object_is_read_with_one_request(bucket: Bucket, proxy: StrictGcs) -> None:
     bucket.put("d/small", bytes(900_000))
     with mounted(f"{bucket.url}/d", environment=proxy.environment) as point:
         before = len(proxy.requests)
@@ -506,11 +502,11 @@ def test_a_small_object_is_read_with_one_request(bucket: Bucket, proxy: Proxy) -
 
 
 def test_a_server_that_refuses_makes_reads_fail_at_once_and_what_was_known_still_lists(
-    bucket: Bucket, proxy: Proxy
+    bucket: Bucket, proxy: StrictGcs
 ) -> None:
     with mounted(f"{bucket.url}/d", environment=proxy.environment) as point:
         before = tree(point)
-        proxy.fail_with(403)
+        refusal = proxy.fail(403, times=None)
         started = time.monotonic()
         with pytest.raises(PermissionError):
             (point / "b.dat").read_bytes()
@@ -523,12 +519,12 @@ def test_a_server_that_refuses_makes_reads_fail_at_once_and_what_was_known_still
         (line,) = result.stderr.splitlines()
         assert "refused" in line
         assert tree(point) == before
-        proxy.fail_with(None)
+        refusal.remove()
         assert (point / "b.dat").read_bytes() == b"b.dat"
         assert run_octuefs("refresh", point).returncode == 0
 
 
-def test_a_server_that_is_gone_leaves_the_listing_and_reads_fail_before_long(bucket: Bucket, proxy: Proxy) -> None:
+def test_a_server_that_is_gone_leaves_the_listing_and_reads_fail_before_long(bucket: Bucket, proxy: StrictGcs) -> None:
     with mounted(f"{bucket.url}/d", environment=proxy.environment) as point:
         before = tree(point)
         proxy.stop_listening()

@@ -37,16 +37,27 @@ CREDENTIALS = {
 
 
 class GcsServer:
-    """fake-gcs-server on a free port of 127.0.0.1; `start` returns when it answers, `stop` when it is gone."""
+    """fake-gcs-server on a free port of 127.0.0.1; `start` returns when it answers, `stop` when it is gone.
 
-    def __init__(self) -> None:
+    Where clients are to come by another port (a proxy of 127.0.0.1), all that the server tells them names that one;
+    the methods here go past it.
+    """
+
+    def __init__(self, *, public_port: int | None = None) -> None:
+        self._public_port = public_port
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._port = 0
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        """Where clients find it."""
+        return f"http://127.0.0.1:{self._public_port or self._port}"
+
+    @property
+    def port(self) -> int:
+        """The port of the server itself."""
+        return self._port
 
     @property
     def environment(self) -> dict[str, str]:
@@ -62,7 +73,7 @@ class GcsServer:
         self._folder = tempfile.TemporaryDirectory(prefix="octuefs-gcs-")
         folder = Path(self._folder.name)
         (folder / "credentials.json").write_text(json.dumps(CREDENTIALS))
-        self._port = _free_port()
+        self._port = free_port()
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
@@ -70,7 +81,7 @@ class GcsServer:
                     *("-scheme", "http", "-backend", "memory", "-log-level", "warn"),
                     *("-host", "127.0.0.1", "-port", str(self._port)),
                     # Uploads are continued, and media links point, where clients can reach us.
-                    *("-external-url", self.endpoint, "-public-host", f"127.0.0.1:{self._port}"),
+                    *("-external-url", self.endpoint, "-public-host", self.endpoint.removeprefix("http://")),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -190,7 +201,7 @@ class GcsServer:
     def _open(
         self, method: str, path: str, body: bytes | None = None, content_type: str = "application/json"
     ) -> Iterator[http.client.HTTPResponse]:
-        request = urllib.request.Request(self.endpoint + path, data=body, method=method)
+        request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", data=body, method=method)
         if body is not None:
             request.add_header("Content-Type", content_type)
         # No proxy: a developer's http_proxy is not meant for this machine itself.
@@ -247,7 +258,8 @@ def _object(bucket: str, name: str) -> str:
     return f"/storage/v1/b/{_quoted(bucket)}/o/{_quoted(name)}"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from octuefs.errors import BadValue
 from octuefs.model.hashes import (
     EMPTY_HASH,
+    combine_crc32c,
     decode_crc32c,
     encode_crc32c,
     extend_crc32c,
@@ -61,6 +62,30 @@ def test_a_checksum_grows_with_its_bytes_whatever_holds_them(first: bytes, secon
     whole = google_crc32c.value(first + second)
     for kind in (bytes, bytearray, memoryview):
         assert extend_crc32c(extend_crc32c(0, kind(first)), kind(second)) == whole
+
+
+@given(st.binary(), st.binary(max_size=5000))
+def test_checksums_combine_as_their_bytes_do(first: bytes, second: bytes) -> None:
+    combined = combine_crc32c(google_crc32c.value(first), google_crc32c.value(second), len(second))
+    assert combined == google_crc32c.value(first + second)
+
+
+@given(checksums, checksums, checksums, st.integers(0, 1 << 43), st.integers(0, 1 << 43))
+def test_combining_is_associative_over_lengths_of_terabytes(a: int, b: int, c: int, m: int, n: int) -> None:
+    left = combine_crc32c(combine_crc32c(a, b, m), c, n)
+    assert left == combine_crc32c(a, combine_crc32c(b, c, n), m + n)
+
+
+def test_combining_over_a_gigabyte_is_right() -> None:
+    block = bytes(1 << 20)
+    zeros = 0
+    for _ in range(1 << 10):
+        zeros = google_crc32c.extend(zeros, block)
+    value = google_crc32c.value(b"x")
+    whole = value
+    for _ in range(1 << 10):
+        whole = google_crc32c.extend(whole, block)
+    assert combine_crc32c(value, zeros, 1 << 30) == whole
 
 
 def test_an_empty_set_and_an_empty_manifest_hash_the_text_of_an_empty_list() -> None:

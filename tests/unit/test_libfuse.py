@@ -22,6 +22,9 @@ class CountingOperations:
     def version_of(self, _handle: int) -> int:
         return 1
 
+    def identity_of(self, _handle: int) -> int:
+        return 1
+
     def lookup(self, parent: str, name: str) -> str:
         self.lookups.append(f"{parent}/{name}")
         if name == "no":

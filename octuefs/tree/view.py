@@ -1,0 +1,143 @@
+"""What all index folders have in common: `by-label/`, `by-tag/<key>/`, `not/`, `filter/` and the like.
+
+They hold only their values. Looking one up narrows the scope of the directory D that the view stands in and leads to a
+directory of that scope.
+"""
+
+import stat
+from collections.abc import Callable, Iterable, Sequence
+
+from pyroaring import BitMap
+
+from octuefs.errors import NotFound, NotPermitted
+from octuefs.index import Index, Query
+from octuefs.stores.writing import Times
+from octuefs.tree.context import Context
+from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Moving, Node, virtual_inode
+from octuefs.tree.queries import Not
+from octuefs.tree.scope import Scope
+from octuefs.tree.virtual import made_directory
+from octuefs.writing.base import Caller, OpenFile
+
+
+class View(Branch):
+    """An index folder in directory D, at `path` in the mount. `negated` turns what it leads to into the rest of D."""
+
+    def __init__(self, scope: Scope, path: str, context: Context, *, negated: bool) -> None:
+        """`scope` is D's; `context` makes the directories of narrower ones."""
+        self.scope = scope
+        self.path = path
+        self.context = context
+        self.negated = negated
+
+    def attributes(self) -> Attributes:
+        """See `Node`."""
+        return made_directory(self.scope.dataset, self.path)
+
+    def names(self) -> Iterable[str]:
+        """Return the values that this folder lists."""
+        return ()
+
+    @property
+    def leads_to(self) -> int:
+        """The file type of what is listed."""
+        return stat.S_IFDIR
+
+    def entries(self) -> Iterable[DirectoryEntry]:
+        """See `Node`."""
+        return [DirectoryEntry(name, virtual_inode(f"{self.path}/{name}"), self.leads_to) for name in self.names()]
+
+    def lookup(self, name: str) -> Node:
+        """See `Node`."""
+        raise self.missing(name)
+
+    def child_path(self, name: str) -> str:
+        """Return the path in the mount of a name here."""
+        return f"{self.path}/{name}"
+
+    def missing(self, name: str) -> NotFound:
+        """Return the error of a name that is not here."""
+        return NotFound(f"{self.child_path(name)}: nothing here has this value")
+
+    def narrowed(self, name: str, query: Query) -> Node:
+        """Return the directory of what satisfies `query`, or of the rest."""
+        scope = self.scope.narrow(Not(query) if self.negated else query)
+        return self.context.directory(scope, self.child_path(name))
+
+    def occurring(self, table: dict[str, BitMap]) -> Iterable[str]:
+        """Return the keys of an index table that occur in D."""
+        here = self.rows()
+        return [key for key, rows in list(table.items()) if rows.intersect(here)]
+
+    def occurs(self, table: dict[str, BitMap], keys: Sequence[str]) -> bool:
+        """Say whether there are keys and each of them occurs in D."""
+        here = self.rows()
+        return bool(keys) and all(key in table and table[key].intersect(here) for key in keys)
+
+    def rows(self) -> BitMap:
+        """Return the rows of the datafiles in D."""
+        self.scope.settle()
+        return self.index.select(self.scope.folder, self.scope.queries)
+
+    @property
+    def index(self) -> Index:
+        """The dataset's index."""
+        return self.scope.dataset.index
+
+    # Nothing keeps this, but `rsync -a` sets it on a folder that it writes into.
+
+    def set_mode(self, mode: int) -> None:
+        """Succeed without effect."""
+
+    def set_owner(self, uid: int, gid: int) -> None:
+        """Succeed without effect."""
+
+    def set_times(self, times: Times) -> None:
+        """Succeed without effect."""
+
+    # --- changes
+
+    def refusal(self, name: str) -> NotPermitted:
+        """Return the error of a change that means nothing here."""
+        return NotPermitted(f"{self.child_path(name)}: {self.path} holds the values that occur, and nothing else")
+
+    def create(self, name: str, flags: int, mode: int, caller: Caller) -> OpenFile:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def make_folder(self, name: str, mode: int, caller: Caller) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def make_link(self, name: str, target: str, caller: Caller) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def make_special(self, name: str, mode: int, device: int, caller: Caller) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def remove(self, name: str) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def remove_folder(self, name: str) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def give(self, name: str) -> Moving:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def take(self, moving: Moving, name: str, *, replace: bool) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def take_link(self, moving: Moving, name: str) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+
+def encoded(values: Iterable[str], encode: Callable[[str], str | None]) -> list[str]:
+    """Return values as sorted names, without those that are too long for one."""
+    return sorted(name for value in values if (name := encode(value)) is not None)

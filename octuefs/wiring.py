@@ -1,0 +1,202 @@
+"""The one place where concrete parts are put together: store, index, keeper, hashes, and what writes.
+
+`open_dataset` serves the commands that read a source without mounting it; `mount.py` takes `unloaded_dataset` and
+`open_changes` for a mount.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from octuefs import places
+from octuefs.config import MountConfig, SourceConfig
+from octuefs.content.hashing import HashCache, Hasher
+from octuefs.dataset import Dataset
+from octuefs.errors import OctuefsError
+from octuefs.index import Index
+from octuefs.keeper import Keeper
+from octuefs.model.paths import CloudLocation, parent_of
+from octuefs.report import Report
+from octuefs.stores.base import Ownership, Store
+from octuefs.writing.recovered import Recovered
+from octuefs.writing.sessions import Session, dead_sessions, describe_source, open_session
+
+logger = logging.getLogger(__name__)
+
+KERNEL_SECONDS = 0.5
+"""How long the kernel may answer from what it knows; with the watcher's moment a change shows within a second."""
+
+
+def open_store(
+    config: SourceConfig,
+    mount_point: str | None = None,
+    *,
+    read_only: bool = True,
+    ownership: Ownership | None = None,
+) -> Store:
+    """Return the store of a source, checked to be there; it never looks into `mount_point`.
+
+    :raise OctuefsError: where it is not, or may not be read
+    """
+    location = config.location
+    store: Store
+    if isinstance(location, CloudLocation):
+        from octuefs.stores.gcs import GcsStore
+
+        store = GcsStore(
+            location, anonymous=config.anonymous, key_file=config.key_file, read_only=read_only, ownership=ownership
+        )
+    else:
+        from octuefs.stores.local import LocalStore
+
+        store = LocalStore(location, mount_point)
+    try:
+        store.check()
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _open_hash_cache(store: Store) -> HashCache | None:
+    if store.in_cloud:
+        return None
+    try:
+        return HashCache(places.hash_cache())
+    except (OSError, OctuefsError, sqlite3.Error) as error:
+        logger.warning("hashes are not remembered over mounts: %s", error)
+        return None
+
+
+@contextmanager
+def open_dataset(
+    config: SourceConfig, report: Report, progress: Callable[[int], None] | None = None
+) -> Iterator[Dataset]:
+    """Give the loaded dataset of a source, for reading; `progress` is told how many files have been seen."""
+    with ExitStack() as stack:
+        dataset = unloaded_dataset(config, open_store(config), report, stack)
+        dataset.keeper.load(progress)
+        yield dataset
+
+
+def unloaded_dataset(config: SourceConfig, store: Store, report: Report, stack: ExitStack) -> Dataset:
+    """Return the dataset over a store before anything is read; `stack` closes what it is made of."""
+    stack.callback(store.close)
+    cache = _open_hash_cache(store)
+    if cache is not None:
+        stack.callback(cache.close)
+    index = Index()
+    hasher = Hasher(store, index.publish_hash, cache)
+    stack.callback(hasher.close)
+    keeper = Keeper(
+        store,
+        report,
+        index,
+        recursive=config.recursive,
+        metadata_ttl=max(0.0, config.metadata_ttl - KERNEL_SECONDS),
+    )
+    stack.callback(keeper.close)
+    return Dataset(keeper, hasher)
+
+
+def _source_folder(store: Store) -> Path:
+    """Return where journals of this source are kept."""
+    endpoint = getattr(store, "endpoint", "")
+    return places.writing_folder(describe_source(endpoint, store.location))
+
+
+@dataclass
+class Changes:
+    """What a mount that writes has besides its dataset: the journal of its source, and what could not be stored."""
+
+    folder: Path
+    session: Session
+    recovered: Recovered
+    restore: Callable[[], None]
+    """Goes on with what a crash interrupted; called once, when the dataset is loaded."""
+
+
+def open_changes(config: MountConfig, dataset: Dataset, report: Report, stack: ExitStack) -> Changes | None:
+    """Give the dataset its writer, before it is loaded; None on a read-only mount, which leaves a journal alone."""
+    folder = _source_folder(dataset.store)
+    if config.read_only:
+        if left := sum(dead_sessions(folder).values()):
+            report.failure(
+                f"an earlier mount of {dataset.location} left {left} changes that are not stored yet; this read-only"
+                " mount leaves them alone: mount without --read-only to store them"
+            )
+        return None
+    session = open_session(folder)
+    stack.callback(session.close)
+    for problem in session.problems:
+        report.failure(problem)
+    if dataset.in_cloud:
+        recovered, restore = _open_cloud_writer(config, dataset, report, session, stack)
+    else:
+        recovered, restore = _open_local_writer(dataset, report, session, stack)
+    return Changes(folder, session, recovered, restore)
+
+
+_Opened = tuple[Recovered, Callable[[], None]]
+
+
+def _open_cloud_writer(
+    config: MountConfig, dataset: Dataset, report: Report, session: Session, stack: ExitStack
+) -> _Opened:
+    from octuefs.stores.gcs import GcsStore
+    from octuefs.writing.cloud import CloudWriter
+    from octuefs.writing.cloudfiles import CloudFiles
+    from octuefs.writing.recent import RecentNames
+
+    store, keeper = dataset.store, dataset.keeper
+    assert isinstance(store, GcsStore)
+    assert isinstance(store.location, CloudLocation)
+    files = CloudFiles(
+        store,
+        dataset.index,
+        session,
+        report,
+        keeper.changed,
+        location=store.location,
+        classify=lambda info: keeper.classify(info, None),
+        inode_of=store.inode_of,
+        write_back=config.write_back,
+        compose=config.compose,
+    )
+    stack.callback(files.close)
+    writer = CloudWriter(
+        store,
+        keeper,
+        files,
+        session.journal,
+        report,
+        RecentNames(),
+        owner=(store.ownership.uid, store.ownership.gid),
+        compose=config.compose,
+    )
+    stack.callback(writer.close)
+    dataset.writer = writer
+    dataset.staging = session.staged_folder
+
+    def restore() -> None:
+        writer.restore()
+        files.sweep(keeper.leftovers)
+
+    return writer.recovered, restore
+
+
+def _open_local_writer(dataset: Dataset, report: Report, session: Session, stack: ExitStack) -> _Opened:
+    from octuefs.stores.local import LocalStore
+    from octuefs.writing.local import LocalWriter
+    from octuefs.writing.recent import RecentNames
+
+    assert isinstance(dataset.store, LocalStore)
+
+    recovered = Recovered(session.journal, lambda path, data: dataset.writing.store_document(parent_of(path), data))
+    writer = LocalWriter(dataset.store, dataset.keeper, session.journal, report, RecentNames(), recovered.keep_text)
+    stack.callback(writer.close)
+    dataset.writer = writer
+    return recovered, lambda: writer.sweep([it.path for it in dataset.keeper.leftovers])

@@ -1,0 +1,137 @@
+"""A handle of a file of a cloud dataset: the `OpenFile` that a program's descriptor leads to."""
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+from octuefs.content.reader import SequentialReader
+from octuefs.errors import Conflict, Unsupported
+from octuefs.stores.base import ObjectInfo, Store
+from octuefs.writing.cloudfile import CloudFile
+from octuefs.writing.contents import Content
+
+
+class Keeper(Protocol):
+    """What stores files, and forgets those that nobody has open (`cloudfiles.py`)."""
+
+    def flush(self, file: CloudFile, *, durable: bool) -> None:
+        """Store what was written; `durable` in the bucket in any case."""
+        ...
+
+    def release(self, file: CloudFile, *, writable: bool) -> None:
+        """Take note that a handle was closed."""
+        ...
+
+
+class CloudHandle:
+    """One opening of a file. A file that is stored is read from the bucket, each handle reading ahead for itself."""
+
+    def __init__(
+        self,
+        store: Store,
+        file: CloudFile,
+        keeper: Keeper,
+        gone: Callable[[str], object],
+        *,
+        writable: bool,
+        appends: bool,
+    ) -> None:
+        """`gone` is told the path of an object whose generation could not be read any more."""
+        self._store = store
+        self._file = file
+        self._keeper = keeper
+        self._gone = gone
+        self._writable = writable
+        self._appends = appends
+        self._lock = threading.Lock()  # guards all below, for memory work alone
+        self._reader: SequentialReader | None = None
+        self._reads: ObjectInfo | None = None
+        """The object that the reader reads."""
+        self._closed = False
+
+    # --- reading
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset`; fewer only at the end of the file.
+
+        :raise Conflict: where the version that was opened is gone
+        """
+        file = self._file
+        while True:
+            content, base = file.content, file.base  # in this order: what replaces a content is there before it goes
+            try:
+                return self._read(content, base, offset, size)
+            except ValueError:  # the content was closed
+                if file.content is content:
+                    raise
+            except Conflict:  # by ourselves, it may be: an append that is just being stored, a rename
+                if not file.has_moved_on(base):
+                    raise
+
+    def _read(self, content: Content | None, base: ObjectInfo | None, offset: int, size: int) -> bytes:
+        first = content.first if content is not None else offset + size
+        before = b""
+        if offset < first:
+            self._file.check()
+            before = self._reader_of(base).read(offset, min(size, first - offset))
+        if content is None or len(before) == size or offset + len(before) < first:
+            return before
+        return before + content.staged.read(offset + len(before), size - len(before))
+
+    def _reader_of(self, base: ObjectInfo | None) -> SequentialReader:
+        assert base is not None, "a file has content or an object, or it has failed"
+        with self._lock:
+            if self._reader is None or self._reads is not base:
+                path = base.path
+                self._reader = SequentialReader(self._store.open(base), base, lambda: self._gone(path))
+                self._reads = base
+            return self._reader
+
+    def version(self) -> Hashable:
+        """Return the version of the file as it is now."""
+        return self._file.version()
+
+    def identity(self) -> Hashable:
+        """Return which file is open."""
+        return self._file.number
+
+    def info(self) -> ObjectInfo:
+        """Describe the file as it is now."""
+        return self._file.info()
+
+    # --- writing
+
+    def write(self, offset: int, data: bytes) -> int:
+        """Write all of `data` at `offset`, or at the end where it was opened with O_APPEND; return the number."""
+        return self._file.write(None if self._appends else offset, data)
+
+    def truncate(self, length: int) -> None:
+        """Cut or extend to `length` bytes."""
+        self._file.truncate(length)
+
+    def allocate(self, mode: int, offset: int, length: int) -> None:
+        """fallocate(2), mode 0 only.
+
+        :raise Unsupported: for every other mode
+        """
+        if mode:
+            raise Unsupported(f"{self._file.path}: space can only be allocated (fallocate mode 0) in a cloud dataset")
+        self._file.allocate(offset, length)
+
+    def flush(self) -> None:
+        """close(2), once for each descriptor."""
+        if self._writable:
+            self._keeper.flush(self._file, durable=False)
+
+    def sync(self, *, data_only: bool = False) -> None:
+        """fsync(2): what was written is in the bucket when it returns."""
+        if self._writable:
+            self._keeper.flush(self._file, durable=True)
+
+    def close(self) -> None:
+        """Give the handle back; what was written since the last flush is stored in the background."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._keeper.release(self._file, writable=self._writable)

@@ -1,0 +1,64 @@
+"""What the benchmarks share: timing, rclone beside octuefs, and the table."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.gcs import GcsServer
+from support.mounting import mounts_below
+
+Row = tuple[str, str, str, str]
+"""What was measured, what octuefs takes, against what that stands, and the goal."""
+
+HEAD: Row = ("what", "octuefs", "against", "goal")
+GIB = 1 << 30
+BLOCK = 1 << 20
+
+
+def seconds(work: Callable[..., object], *arguments: object) -> float:
+    """Return how long `work` takes with these arguments."""
+    started = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - started
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> None:
+    """Run a command to its end, its output thrown away."""
+    subprocess.run(list(map(str, command)), cwd=cwd, stdout=subprocess.DEVNULL, check=True)
+
+
+@contextmanager
+def rclone_mounted(server: GcsServer, bucket: str, mount: Path, *options: str) -> Iterator[Path]:
+    """Mount a bucket with rclone beside octuefs; ends its process afterwards."""
+    mount.mkdir()
+    remote = f":gcs,anonymous=true,endpoint='{server.endpoint}/storage/v1/':{bucket}"
+    rclone = shutil.which("rclone") or Path(sys.executable).with_name("rclone")
+    command = [rclone, "mount", remote, mount, *options]
+    process = subprocess.Popen(list(map(str, command)))
+    try:
+        deadline = time.monotonic() + 30
+        while not mounts_below(mount):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("bench: rclone mount did not come up")
+            time.sleep(0.02)
+        yield mount
+    finally:
+        subprocess.run(["fusermount3", "-u", str(mount)], check=False)
+        process.wait(timeout=20)
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print a table as the README has it."""
+    widths = [max(len(row[column]) for row in [HEAD, *rows]) for column in range(4)]
+    for row in [HEAD, tuple("-" * width for width in widths), *rows]:
+        print("| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) + " |")
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """Return the figures for programs."""
+    return json.dumps([dict(zip(HEAD, row, strict=True)) for row in rows], indent=2) + "\n"
