@@ -65,7 +65,7 @@ class Datafile:
 
     @property
     def id(self) -> str:
-        """The stored ID, else a stable one made from the location."""
+        """The stored ID, else a stable one made from the location, which may be another's: see `Index.id_of`."""
         return self.metadata.id or derived_id(self.full_path)
 
     @property

@@ -17,7 +17,7 @@ from octuefs.index import Other, Query
 from octuefs.keeper import Keeper
 from octuefs.model.hashes import hash_of_set
 from octuefs.model.metadata import DatasetMetadata, dataset_metadata_hash
-from octuefs.model.paths import METADATA_NAME, derived_id, join
+from octuefs.model.paths import METADATA_NAME, derived_id, join, name_of, parent_of
 from octuefs.stores.base import ByteSource, ObjectInfo, Space
 from octuefs.writing.base import OpenFile, Writer
 
@@ -43,10 +43,14 @@ class Dataset:
         """What makes changes; None where the dataset is only read."""
         self.staging: Path | None = None
         """Where content waits for the store that is written to the cloud."""
-        self.root_info = self.store.stat("")
-        """What the store said of the root folder: its owner and permissions."""
+        self._first_root_info = self.store.stat("")
 
     # --- facts of the dataset itself
+
+    @property
+    def root_info(self) -> ObjectInfo:
+        """What the store said of the root folder last: its owner and permissions."""
+        return self.index.root.info or self._first_root_info
 
     @property
     def metadata(self) -> DatasetMetadata | None:
@@ -142,15 +146,24 @@ class Dataset:
         def compute() -> str | None:
             members = self.index.members(folder, queries)
             if any(datafile.crc32c is None for datafile in members):
-                return None  # it changed since it was hashed
+                return None  # to be hashed first
             return hash_of_set(datafile.hash_value for datafile in members)
 
         for _ in range(_ATTEMPTS):
-            self.hashed_members(folder, queries, progress)
             value = self.index.cached(("hash", folder, queries), compute, hashed=True)
             if value is not None:
                 return value
+            self.hashed_members(folder, queries, progress)
         raise Conflict(f"{self.location}: files keep changing while they are read")
+
+    def show_document(self, folder: str) -> None:
+        """See to it that a folder on a disk has its `.octue` where metadata of its files wait to be written into one.
+
+        What it says is not seen to: whoever opens it or asks for its attributes gets all of it anyhow.
+        """
+        if self.in_cloud or self.writer is None or self.stores_metadata_in(folder):
+            return
+        self.writer.write_document(folder)
 
     # --- bytes
 
@@ -160,6 +173,8 @@ class Dataset:
         :raise OctuefsError: where it cannot be opened
         """
         if not self.in_cloud:
+            if self.writer is not None and name_of(info.path) == METADATA_NAME:
+                self.writer.write_document(parent_of(info.path))
             return self.store.open(info)
         info = self._asked_again(info)
         if self.writer is not None:

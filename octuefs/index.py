@@ -14,7 +14,7 @@ callback), and may be taken while holding no other lock of the package.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -24,7 +24,7 @@ from cachetools import LRUCache
 from pyroaring import BitMap
 
 from octuefs.datafile import Datafile
-from octuefs.model.paths import join, name_of, parent_of
+from octuefs.model.paths import Location, derived_id, join, name_of, parent_of
 from octuefs.model.viewnames import tag_entries
 from octuefs.stores.base import ObjectInfo
 
@@ -158,6 +158,8 @@ class Index:
         self.unhashed = BitMap()
         """Datafiles whose content has not been hashed yet."""
         self.total_bytes = 0
+        self._stored_ids: dict[str, int] = {}
+        """How many datafiles have an ID stored."""
         self._rows: list[Datafile | None] = []
         self._free_rows: list[int] = []
         self._cache: LRUCache[object, object] = LRUCache(_CACHED_SELECTIONS)
@@ -341,6 +343,8 @@ class Index:
             bitmap.add(row)
         if datafile.crc32c is None:
             self.unhashed.add(row)
+        if (stored_id := datafile.metadata.id) is not None:
+            self._stored_ids[stored_id] = self._stored_ids.get(stored_id, 0) + 1
 
     def _forget(self, datafile: Datafile) -> None:
         row = datafile.row
@@ -357,6 +361,10 @@ class Index:
             if not self.by_tag.get(key, True):
                 del self.by_tag[key]
         self.unhashed.discard(row)
+        if (stored_id := datafile.metadata.id) is not None:
+            left = self._stored_ids.pop(stored_id) - 1
+            if left:
+                self._stored_ids[stored_id] = left
         self._rows[row] = None
         self._free_rows.append(row)
         datafile.row = -1
@@ -397,6 +405,31 @@ class Index:
                     return None
                 folder = child
         return folder
+
+    def id_of(self, datafile: Datafile) -> str:
+        """Return the ID of a datafile: the stored one, else the one that its first record would get."""
+        return datafile.metadata.id or self.new_id(datafile.path, datafile.location)
+
+    def new_id(self, path: str, location: Location, besides: Collection[str] = ()) -> str:
+        """Return the ID for a datafile without a stored one: from its location, but no other datafile's.
+
+        Another may have stored it while it stood there. `besides` are IDs that are taken too.
+        """
+        full_path = location.of(path)
+        number = 0
+        with self.lock:
+            while (wanted := derived_id(full_path, number)) in besides or self.is_anothers(wanted, path):
+                number += 1
+        return wanted
+
+    def is_anothers(self, datafile_id: str, path: str) -> bool:
+        """Say whether a datafile at another path than this has an ID stored."""
+        with self.lock:
+            count = self._stored_ids.get(datafile_id, 0)
+            if count:
+                entry = self.entry(path)
+                count -= isinstance(entry, Datafile) and entry.metadata.id == datafile_id
+            return count > 0 or any(it.metadata.id == datafile_id for it in self.shadowed.values() if it.path != path)
 
     def resolve(self, rows: BitMap) -> list[Datafile]:
         """Return the datafiles of rows that are there (under `lock`, or for rows selected under it)."""

@@ -8,24 +8,21 @@ futures and hold no lock meanwhile.
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from octuefs.datafile import NO_METADATA, Datafile
-from octuefs.errors import NotFound, OctuefsError, StoreUnavailable
-from octuefs.index import (
-    Change,
-    DatafileSeen,
-    Folder,
-    FolderGone,
-    FolderSeen,
-    Index,
-    Other,
-    OtherSeen,
-    Reading,
-    Removed,
+from octuefs.differences import (
+    Listing,
+    differing_files,
+    folder_changes,
+    lies_at_or_below,
+    metadata_file_changed,
+    removals,
 )
+from octuefs.errors import NotFound, OctuefsError, StoreUnavailable
+from octuefs.index import Change, DatafileSeen, Folder, Index, Other, OtherSeen, Reading, Removed
 from octuefs.model.metadata import DatafileMetadata, OctueDocument, decode_custom_metadata
 from octuefs.model.paths import (
     METADATA_NAME,
@@ -36,9 +33,10 @@ from octuefs.model.paths import (
     name_of,
     parent_of,
 )
+from octuefs.other_names import OtherNames
 from octuefs.report import Report
 from octuefs.stored_metadata import StoredMetadata
-from octuefs.stores.base import Kind, ObjectInfo, Skipped, Store
+from octuefs.stores.base import Kind, ObjectInfo, Store
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +71,8 @@ class Keeper:
         """When the latest refresh failed, None where it did not."""
         self.leftovers: list[ObjectInfo] = []
         """Temporary files or objects of ours that the latest reading of the whole store found."""
-        self._links: set[str] = set()
+        self.other_names = OtherNames()
+        """Links to files of a disk: they change with the files."""
         self._to_look_at: set[str] = set()
         self._looking: Future[None] | None = None
 
@@ -244,12 +243,12 @@ class Keeper:
 
     def _changes_of_links(self, paths: set[str]) -> Iterator[Change]:
         """Look again at the symbolic links that lead to `paths`, or to nothing: they change without being touched."""
-        for path in sorted(self._links):
+        for path in self.other_names.links():
             known = self.index.entry(path)
             if not isinstance(known, Datafile) or known.info.kind is not Kind.SYMLINK:
-                self._links.discard(path)
+                self.other_names.discard_link(path)
                 continue
-            if known.content is not None and not _lies_at_or_below(known.content.path, paths):
+            if known.content is not None and not lies_at_or_below(known.content.path, paths):
                 continue
             try:
                 change = self.classify(known.info, known.metadata)
@@ -268,95 +267,37 @@ class Keeper:
         self, top: str, progress: Callable[[int], None] | None, reading: Reading, *, only_folder: bool
     ) -> None:
         recursive = self.recursive and not only_folder
-        folders: dict[str, ObjectInfo] = {}
-        files: dict[str, dict[str, ObjectInfo]] = {top: {}}
-        skipped: dict[str, str] = {}
+        found = self.store.scan(top, recursive=recursive)
+        listing = Listing.of(top, found, progress, recursive=recursive, folders=self.recursive)
         unread: set[str] = set()
-        count = 0
-        leftovers: list[ObjectInfo] = []
-        for item in self.store.scan(top, recursive=recursive):
-            if isinstance(item, Skipped):
-                skipped[item.name] = item.reason
-            elif is_temporary(item.path):
-                leftovers.append(item)
-            elif item.kind is Kind.FOLDER:
-                if self.recursive:
-                    folders[item.path] = item
-            else:
-                files.setdefault(parent_of(item.path), {})[name_of(item.path)] = item
-                count += 1
-                if progress is not None and count % 500 == 0:
-                    progress(count)
-        if not top and self._metadata_file_changed("", files[""].get(METADATA_NAME)):
+        described = listing.files[top].get(METADATA_NAME)
+        if not top and metadata_file_changed(self.index, "", described):
             named = self.stored.named
-            if not self.stored.read_dataset(present=METADATA_NAME in files[""]):
+            if not self.stored.read_dataset(present=described is not None):
                 unread.add("")
             if only_folder and self.stored.named != named:
                 self._synchronise("", progress)
                 return
         if not top and not only_folder:
-            self.stored.note_missing(info.path for infos in files.values() for info in infos.values())
-        folders, files = self._admitted(top, folders, files)
-        changes = list(self._removals(top, folders, files, recursive=recursive))
-        changes.extend(self._folder_changes(top, folders))
-        for folder, infos in files.items():
+            self.stored.note_missing(info.path for infos in listing.files.values() for info in infos.values())
+        if self.stored.named is not None:
+            listing.admit(self.stored.admits, self.stored.admits_folder)
+        changes = list(removals(self.index, listing, in_cloud=self.in_cloud))
+        for change in changes:
+            if isinstance(change, Removed):
+                self.report.clear_below(change.path)
+        if not self.in_cloud and top not in listing.folders:
+            listing.folders = {top: self.store.stat(top), **listing.folders}
+        changes.extend(folder_changes(self.index, listing.folders.values()))
+        for folder, infos in listing.files.items():
             changes.extend(self._file_changes(folder, infos, unread))
         self._publish(changes, reading)
         if not top and recursive == self.recursive:
-            self.leftovers = leftovers
-            self.report.replace_skipped(skipped)
+            self.leftovers = listing.leftovers
+            self.report.replace_skipped(listing.skipped)
         else:
-            for name, reason in skipped.items():
+            for name, reason in listing.skipped.items():
                 self.report.skip(name, reason)
-
-    def _admitted(
-        self, top: str, folders: dict[str, ObjectInfo], files: dict[str, dict[str, ObjectInfo]]
-    ) -> tuple[dict[str, ObjectInfo], dict[str, dict[str, ObjectInfo]]]:
-        """Leave out what a dataset that names its files does not name."""
-        if self.stored.named is None:
-            return folders, files
-        admits = self.stored.admits
-        kept = {
-            folder: {name: info for name, info in infos.items() if admits(info.path)} for folder, infos in files.items()
-        }
-        kept = {folder: infos for folder, infos in kept.items() if infos or folder == top}
-        return {path: info for path, info in folders.items() if self.stored.admits_folder(path)}, kept
-
-    def _removals(
-        self, top: str, folders: dict[str, ObjectInfo], files: dict[str, dict[str, ObjectInfo]], *, recursive: bool
-    ) -> Iterator[Change]:
-        start = self.index.folder(top)
-        pending = [start] if start else []
-        while pending:
-            folder = pending.pop()
-            present = files.get(folder.path, {})
-            for name, entry in folder.children.items():
-                path = join(folder.path, name)
-                if not isinstance(entry, Folder):
-                    if name not in present:
-                        yield Removed(path)
-                        self.report.clear_below(path)
-                elif path in folders or self.in_cloud:
-                    if entry.info is not None and path not in folders:
-                        yield FolderGone(path)
-                    if recursive:
-                        pending.append(entry)
-                else:
-                    yield Removed(path)
-                    self.report.clear_below(path)
-        for path in list(self.index.shadowed):
-            parent = parent_of(path)
-            looked_at = parent == top or (recursive and _lies_at_or_below(parent, {top}))
-            if looked_at and name_of(path) not in files.get(parent, {}):
-                yield Removed(path)
-
-    def _folder_changes(self, top: str, folders: dict[str, ObjectInfo]) -> Iterator[Change]:
-        if top and not self.in_cloud and top not in folders:
-            folders = {top: self.store.stat(top), **folders}
-        for path, info in folders.items():
-            known = self.index.entry(path)
-            if not isinstance(known, Folder) or known.info is None or known.info.version != info.version:
-                yield FolderSeen(info)
 
     def _file_changes(self, folder: str, infos: dict[str, ObjectInfo], unread: set[str]) -> Iterator[Change]:
         """Yield what differs among the files of a folder.
@@ -365,29 +306,26 @@ class Keeper:
         counts as seen in no version, so that the next reading tries again.
         """
         described = infos.get(METADATA_NAME)
-        stale = self._metadata_file_changed(folder, described)
-        document: OctueDocument | None = None
-        for name, info in infos.items():
-            path = info.path
-            known = self.index.shadowed.get(path) or self.index.entry(path)
-            same = isinstance(known, Datafile | Other) and known.info.version == info.version
-            may_differ = (stale and not self.in_cloud) or path in self._links
-            if same and (isinstance(known, Other) or not may_differ):
-                continue
+        stale = not self.in_cloud and metadata_file_changed(self.index, folder, described)
+        differing = differing_files(
+            self.index, infos.values(), lambda path: stale or (not self.in_cloud and self.other_names.is_link(path))
+        )
+        document = None
+        if differing and not self.in_cloud and folder not in unread:
+            try:
+                if described:
+                    document = self.stored.document(folder, described.version)
+                else:
+                    document = self.stored.overlay(folder, OctueDocument())
+            except OctuefsError:
+                unread.add(folder)
+        for info in differing:
+            known = self.index.shadowed.get(info.path) or self.index.entry(info.path)
             metadata: DatafileMetadata | None = None
-            if not self.in_cloud:
-                if document is None and folder not in unread:
-                    try:
-                        if described:
-                            document = self.stored.document(folder, described.version)
-                        else:
-                            document = self.stored.overlay(folder, OctueDocument())
-                    except OctuefsError:
-                        unread.add(folder)
-                if document is not None:
-                    metadata = document.datafiles.get(name)
-                elif isinstance(known, Datafile):
-                    metadata = known.metadata
+            if document is not None:
+                metadata = document.datafiles.get(name_of(info.path))
+            elif isinstance(known, Datafile) and not self.in_cloud:
+                metadata = known.metadata
             try:
                 change = self.classify(info, metadata)
             except NotFound:
@@ -397,11 +335,6 @@ class Keeper:
             yield change
         if folder in unread and described is not None:
             yield OtherSeen(replace(described, version=None))
-
-    def _metadata_file_changed(self, folder: str, info: ObjectInfo | None) -> bool:
-        known = self.index.entry(join(folder, METADATA_NAME))
-        known_version = known.info.version if isinstance(known, Other) else None
-        return known_version != (info.version if info is not None else None)
 
     def classify(self, info: ObjectInfo, metadata: DatafileMetadata | None) -> Change:
         """Return what stands at `info.path`: a datafile, with `metadata` on a disk, or something else."""
@@ -422,10 +355,12 @@ class Keeper:
             target = self.store.follow_link(info.path)
             self.report.set_problems(info.path, [target.reason] if target.kind == "broken" else [])
             if target.kind == "other":
-                self._links.discard(info.path)
+                self.other_names.discard_link(info.path)
                 return OtherSeen(info)
-            self._links.add(info.path)
+            self.other_names.add_link(info.path, target.info.path if target.info is not None else None)
             return self._datafile_on_disk(info, metadata, target.info)
+        if info.links > 1:
+            self.other_names.add_hard_link(info.path, info.inode)
         return self._datafile_on_disk(info, metadata, info)
 
     def _datafile_on_disk(
@@ -443,13 +378,3 @@ class Keeper:
 def is_unstored(info: ObjectInfo) -> bool:
     """Say whether an object is described by who writes it, before the bucket has any of it."""
     return isinstance(info.version, tuple) and info.version[:1] == (0,)
-
-
-def _lies_at_or_below(path: str, places: Collection[str]) -> bool:
-    """Say whether a path is one of `places`, or lies below one; "" is the root, above all."""
-    if path in places or "" in places:
-        return True
-    while path := parent_of(path):
-        if path in places:
-            return True
-    return False

@@ -132,9 +132,10 @@ def unmount(
     mount = mount_at(mount_point)
     if mount is None or not mount.is_ours:
         raise BadValue(f"{mount_point} is not an octuefs mount point")
-    socket = places.control_socket(mount_point)
     status: dict[str, Any] = {}
+    socket = None
     with suppress(OctuefsError):
+        socket = places.control_socket(mount_point)
         status = ask(socket, "status", timeout=10)
     process = None
     if status and hasattr(os, "pidfd_open"):
@@ -142,10 +143,10 @@ def unmount(
             process = os.pidfd_open(status["pid"])
     try:
         _detach(mount.mount_point, lazy=lazy)
-        if force:
+        if force and socket is not None:
             with suppress(OctuefsError):
                 ask(socket, "give_up", timeout=10)
-        if process is not None and not lazy:
+        if process is not None and socket is not None and not lazy:
             _wait_for_end(process, socket, mount_point, status["pid"], progress)
     finally:
         if process is not None:

@@ -15,6 +15,7 @@ from octuefs.errors import (
     ChecksumMismatch,
     Conflict,
     LocalFailure,
+    NoAttribute,
     NotPermitted,
     PermissionRefused,
     ReadOnly,
@@ -98,13 +99,21 @@ class Operations:
         """Return where a symbolic link points."""
         return node.read_link()
 
-    def getxattr(self, node: Node, name: str) -> bytes:
-        """Return the value of an extended attribute.
+    def check_xattr(self, name: str) -> None:
+        """Refuse, before the node is known, to give an extended attribute that nothing here can have.
 
-        :raise Unsupported: for `system.*`, whatever the node is
+        The kernel asks for `security.capability` before each write.
+
+        :raise NoAttribute: for `security.*`
+        :raise Unsupported: for `system.*`
         """
+        if name.startswith("security."):
+            raise NoAttribute(f"{name} is not set")
         if name.startswith("system."):
             raise Unsupported(f"{name}: attributes of this name cannot be kept here")
+
+    def getxattr(self, node: Node, name: str) -> bytes:
+        """Return the value of an extended attribute that `check_xattr` has let pass."""
         return node.get_xattr(name)
 
     def listxattr(self, node: Node) -> list[str]:

@@ -8,8 +8,10 @@ C values, `operations(name, ...)` answers.
 
 import ctypes
 import time
+from collections.abc import Callable
 from typing import Any
 
+from octuefs.drivers.threads import keep_state
 from octuefs.errors import OctuefsError
 from octuefs.operations import IO_BYTES
 from octuefs.tree.node import Attributes
@@ -59,8 +61,20 @@ def calling_user() -> tuple[int, int]:
     return uid, gid
 
 
+def calling_thread() -> int:
+    """Return the number of the thread whose request this thread answers."""
+    return int(fuse.fuse_get_context()[2])
+
+
 class Fuse(fuse.FUSE):  # type: ignore[misc]
     """A mount; the constructor returns when it has ended."""
+
+    @staticmethod
+    def _wrapper(call: Callable[..., Any], *arguments: Any) -> int:
+        """Answer one request."""
+        keep_state()
+        status: int = fuse.FUSE._wrapper(call, *arguments)
+        return status
 
     def fallocate(self, path: bytes | None, mode: int, offset: int, length: int, info: Any) -> int:
         """Pass fallocate(2) on."""

@@ -11,14 +11,15 @@ import os
 import signal
 import stat
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from cachetools import LRUCache, TTLCache
 
-from octuefs.drivers.binding import Fuse, calling_user
+from octuefs.drivers.binding import Fuse, calling_thread, calling_user
 from octuefs.drivers.pages import PageCaches
-from octuefs.errors import NotFound, OctuefsError, to_errno
+from octuefs.errors import Conflict, NotFound, OctuefsError, to_errno
 from octuefs.operations import IO_BYTES, Opened, Operations
 from octuefs.tree.node import Attributes, Node
 from octuefs.writing.base import Caller
@@ -29,6 +30,14 @@ CACHED_NODES = 65_536
 CACHED_MISSES = 16_384
 MISS_SECONDS = 0.25
 _NAME_MAX = 255
+_SECOND_TRY_SECONDS = 1.0
+_BY_PATH = frozenset(
+    (
+        *("open", "create", "truncate", "mknod", "mkdir", "symlink", "link", "unlink", "rmdir", "rename"),
+        *("chmod", "chown", "utimens", "setxattr", "removexattr"),
+    )
+)
+"""What the kernel tries twice (retry_estale in linux/namei.h)."""
 _UNKNOWN_INODE = 0xFFFFFFFF
 """What libfuse itself says where it knows no number; glibc's readdir would leave out an entry with 0."""
 _PATH_CODEC = "octuefs-path"
@@ -61,14 +70,22 @@ class LibfuseAdapter:
         self._mounted = mounted
         self._lock = threading.Lock()
         self._nodes: LRUCache[str, tuple[int, Node]] = LRUCache(CACHED_NODES)
-        self._misses: TTLCache[str, int] = TTLCache(CACHED_MISSES, ttl=MISS_SECONDS)
+        self._misses: dict[str, tuple[int, float]] = {}
+        """Of names that are not there: at which version, and until when that counts."""
+        self._overtaken: TTLCache[tuple[str, str, int], Conflict] = TTLCache(CACHED_MISSES, ttl=_SECOND_TRY_SECONDS)
+        """Calls that have just failed because another was first, by operation, path and thread."""
         self._pages = PageCaches(CACHED_NODES, operations.version_of, operations.identity_of)
 
     def __call__(self, operation: str, *arguments: Any) -> Any:
         """Run one operation and turn whatever it raises into an OSError with an errno."""
+        if self._overtaken and operation in _BY_PATH:
+            self._refuse_again(operation, arguments[0])
         try:
             return getattr(self, operation)(*arguments)
         except OctuefsError as error:
+            if isinstance(error, Conflict) and operation in _BY_PATH:
+                with self._lock:
+                    self._overtaken[operation, arguments[0], calling_thread()] = error
             self._operations.note_failure(operation, arguments[0] or "an open file", error)
             raise OSError(to_errno(error), str(error)) from error
         except OSError as error:
@@ -76,6 +93,16 @@ class LibfuseAdapter:
         except Exception as error:
             logger.exception("%s %r failed unexpectedly", operation, arguments[0] if arguments else "")
             raise OSError(errno.EIO, str(error)) from error
+
+    def _refuse_again(self, operation: str, path: str) -> None:
+        """Refuse the kernel's second try: on ESTALE it makes each call by path again before the program hears of it.
+
+        The first try has had the store looked at, so the second would change, unseen, what another stored.
+        """
+        with self._lock:
+            error = self._overtaken.pop((operation, path, calling_thread()), None)
+        if error is not None:
+            raise OSError(to_errno(error), str(error))
 
     # --- paths to nodes
 
@@ -91,8 +118,10 @@ class LibfuseAdapter:
                 if known is not None and known[0] == version:
                     node = known[1]
                     break
-                if self._misses.get(above) == version:
-                    raise NotFound(above)
+                if (missing := self._misses.get(above)) is not None and missing[0] == version:
+                    if missing[1] > time.monotonic():
+                        raise NotFound(above)
+                    del self._misses[above]
                 if above == "/":
                     node = self._operations.root
                     break
@@ -103,7 +132,10 @@ class LibfuseAdapter:
                 node = self._operations.lookup(node, below.rpartition("/")[2])
             except NotFound:
                 with self._lock:
-                    self._misses[below] = version
+                    self._misses.pop(below, None)  # so that the first is the oldest
+                    self._misses[below] = (version, time.monotonic() + MISS_SECONDS)
+                    if len(self._misses) > CACHED_MISSES:
+                        del self._misses[next(iter(self._misses))]
                 raise
             with self._lock:
                 self._nodes[below] = (version, node)
@@ -138,6 +170,7 @@ class LibfuseAdapter:
 
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
         """getxattr(2)."""
+        self._operations.check_xattr(name)
         return self._operations.getxattr(self._resolve(path), name)
 
     def listxattr(self, path: str) -> list[str]:

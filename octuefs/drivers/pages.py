@@ -6,10 +6,11 @@ kernel believes for a moment. The driver asks at each open; any thread may call.
 """
 
 import threading
+import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 
 _BELIEVED_SECONDS = 1.0
 """How long after a write by another path a file is read past the page cache: longer than the kernel believes a size."""
@@ -38,8 +39,8 @@ class PageCaches:
         self._paths: dict[int, str] = {}
         self._handles: dict[str, set[int]] = {}
         self._inodes: dict[int, int] = {}
-        self._written: TTLCache[int, str] = TTLCache(_WRITTEN, ttl=_BELIEVED_SECONDS)
-        """The path by which a file was written of late."""
+        self._written: dict[int, tuple[str, float]] = {}
+        """The path by which a file was written, and until when that counts."""
 
     def opened(self, path: str, handle: int, *, inode: int, names: int) -> Caching:
         """Say how a handle just opened uses the pages of its path; `names` is how many hard links its inode has.
@@ -49,7 +50,7 @@ class PageCaches:
         """
         with self._lock:
             self._inodes[handle] = inode
-            if names > 1 or self._written.get(inode, path) != path:
+            if names > 1 or self._written_by(inode, path) != path:
                 self._held.pop(path, None)
                 self._paths[handle] = path
                 return Caching(keep=False, direct=True)
@@ -83,8 +84,18 @@ class PageCaches:
     def written(self, handle: int) -> None:
         """Take note that a file was written through this handle."""
         with self._lock:
-            if (path := self._paths.get(handle)) is not None:
-                self._written[self._inodes[handle]] = path
+            if (path := self._paths.get(handle)) is None:
+                return
+            inode = self._inodes[handle]
+            self._written.pop(inode, None)  # so that the first is the oldest
+            self._written[inode] = (path, time.monotonic() + _BELIEVED_SECONDS)
+            if len(self._written) > _WRITTEN:
+                del self._written[next(iter(self._written))]
+
+    def _written_by(self, inode: int, otherwise: str) -> str:
+        """Return the path by which a file was written of late, `otherwise` where it was not."""
+        path, until = self._written.get(inode, (otherwise, 0.0))
+        return path if until > time.monotonic() else otherwise
 
     def released(self, handle: int) -> None:
         """Forget a handle, before it is closed."""

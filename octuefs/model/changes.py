@@ -258,6 +258,15 @@ def over(source: DatafileMetadata, target: DatafileMetadata) -> DatafileMetadata
     return DatafileMetadata(**new, unread=unread) if unread else DatafileMetadata(**new)
 
 
+def copied(metadata: DatafileMetadata) -> DatafileMetadata:
+    """Return what another name of a file has, or one that is made again: its labels, tags and timestamp."""
+    # A number that is stored for the timestamp stays the one that is written.
+    unread = {key: value for key, value in metadata.unread.items() if key == "timestamp" and metadata.timestamp}
+    return DatafileMetadata(
+        timestamp=metadata.timestamp, tags=metadata.tags, labels=metadata.labels, unread=unread
+    )
+
+
 # --- records as they are stored
 
 

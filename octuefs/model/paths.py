@@ -150,6 +150,10 @@ def problem_with_path(relative_path: str) -> str | None:
     return None
 
 
-def derived_id(full_path: str) -> str:
-    """Return the stable ID (UUIDv5) of a datafile or dataset that has none stored, from its location."""
-    return str(uuid.uuid5(_LOCATION_NAMESPACE, full_path.encode("utf-8", "surrogateescape").hex()))
+def derived_id(full_path: str, number: int = 0) -> str:
+    """Return the stable ID (UUIDv5) of a datafile or dataset that has none stored, from its location.
+
+    Where that is another's already, for it stood there before, those of higher numbers come next.
+    """
+    name = full_path.encode("utf-8", "surrogateescape").hex()
+    return str(uuid.uuid5(_LOCATION_NAMESPACE, f"{name}#{number}" if number else name))

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from octuefs.stores.base import ByteSource, ObjectInfo, Store
+from octuefs.stores.base import ByteSource, ObjectInfo, Ownership, Store
 
 Times = tuple[int | None, int | None]
 """(atime, mtime) in nanoseconds since the epoch; None leaves one as it is."""
@@ -174,6 +174,11 @@ class ObjectStore(Store, Protocol):
     A request whose answer was lost is tried again, and a 412 (a delete's 404) then may be our own doing: callers
     compare what stands there with what they sent before they call it a conflict (`stat` is theirs to ask).
     """
+
+    @property
+    def ownership(self) -> Ownership:
+        """To whom all belongs, and the modes of what has none stored."""
+        ...
 
     def bucket_facts(self) -> BucketFacts:
         """Say what the bucket can do; asked once and remembered."""

@@ -120,14 +120,17 @@ class Documents:
         self, key: Hashable, flags: int, present: Callable[[], bytes], store: Callable[[bytes], None]
     ) -> "DocumentFile":
         """Open a document as open(2) does; `present` gives its stored text, `store` takes a new one."""
-        # Asked before anything is kept, and without a lock: it may take a request.
-        text = b"" if flags & os.O_TRUNC or self.find(key) is not None else present()
-        with self._lock:
-            document, handles = self._open.get(key, (None, 0))
-            if document is None:
-                document = Document(store)
-                document.begin(text)
-            self._open[key] = (document, handles + 1)
+        text = b"" if flags & os.O_TRUNC else None
+        while True:
+            with self._lock:
+                document, handles = self._open.get(key, (None, 0))
+                if document is None and text is not None:
+                    document = Document(store)
+                    document.begin(text)
+                if document is not None:
+                    self._open[key] = (document, handles + 1)
+                    break
+            text = present()  # without the lock: it may take a request
         if flags & os.O_TRUNC:
             document.truncate(0)
         if not handles:

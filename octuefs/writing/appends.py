@@ -8,12 +8,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from octuefs.errors import NotFound, OctuefsError
+from octuefs.errors import Conflict, NameTooLong, NotFound, OctuefsError
 from octuefs.model.hashes import combine_crc32c
 from octuefs.model.paths import is_temporary, join, parent_of, temporary_name
 from octuefs.stores.base import ObjectInfo
 from octuefs.stores.writing import ObjectProperties, ObjectStore, Precondition
-from octuefs.writing.cloud_facts import condition_of, generation_of
+from octuefs.writing.cloud_facts import check_name, condition_of, generation_of
 from octuefs.writing.contents import checksum
 from octuefs.writing.journal import Journal
 from octuefs.writing.uploads import Upload, Uploader, proven
@@ -45,7 +45,10 @@ class Appends:
         if not self._wanted or base.size < LEAST_BYTES or base.crc32c is None:
             return False
         try:
+            check_name(self._store.location, _part_beside(base.path))
             return self._store.bucket_facts().composes
+        except NameTooLong:
+            return False
         except OctuefsError as error:
             logger.debug("the bucket does not say whether it composes: %s", error)
             return False
@@ -59,7 +62,7 @@ class Appends:
         body = content.staged.body()
         start, length = base.size, upload.size - base.size
         crc32c = checksum(body, start, upload.size)
-        part = join(parent_of(upload.path), temporary_name())
+        part = _part_beside(upload.path)
         self._journal.put(_PART, part, {"path": upload.path, "when": time.time()})
         try:
             made = self._uploader.put(
@@ -72,7 +75,10 @@ class Appends:
                 lambda session, offset: None,
             )
             sources = [(upload.path, generation_of(base)), (part, generation_of(made))]
-            info = self._store.compose(upload.path, sources, upload.properties, condition_of(base))
+            try:
+                info = self._store.compose(upload.path, sources, upload.properties, condition_of(base))
+            except NotFound as error:  # that generation of the object is gone: replaced by another, or by ourselves
+                raise Conflict(f"{upload.path}: it was replaced while it was appended to") from error
             return proven(info, upload.size, combine_crc32c(base.crc32c, crc32c, length))
         finally:
             self._delete(part)
@@ -97,3 +103,7 @@ class Appends:
             self._failure(f"{part}: a part of a file that was appended to could not be deleted yet: {error}")
             return
         self._journal.drop(_PART, part)
+
+
+def _part_beside(path: str) -> str:
+    return join(parent_of(path), temporary_name())

@@ -17,7 +17,6 @@ from octuefs.errors import (
     BadValue,
     Conflict,
     IsADirectory,
-    NameTooLong,
     NotADirectory,
     NotEmpty,
     NotFound,
@@ -29,9 +28,9 @@ from octuefs.index import Folder
 from octuefs.keeper import Keeper
 from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import DatafileMetadata, encode_custom_metadata
-from octuefs.model.paths import METADATA_NAME, CloudLocation, is_temporary, name_of, parent_of
+from octuefs.model.paths import METADATA_NAME, is_temporary, name_of, parent_of
 from octuefs.report import Report
-from octuefs.stores.base import ObjectInfo
+from octuefs.stores.base import ObjectInfo, Ownership
 from octuefs.stores.writing import ObjectProperties, ObjectStore, Precondition, Times
 from octuefs.writing.base import NO_CHANGE, Caller, OpenFile, Pending
 from octuefs.writing.cloud_documents import CloudDocuments
@@ -42,15 +41,13 @@ from octuefs.writing.folder_renames import FolderRenames
 from octuefs.writing.journal import Journal
 from octuefs.writing.moves import Moves
 from octuefs.writing.ordering import PathLocks, failures_of
-from octuefs.writing.properties import checked
-from octuefs.writing.recent import RecentNames
+from octuefs.writing.properties import checked, is_to_be_stored
+from octuefs.writing.recent import RecentNames, without_anothers_id
 from octuefs.writing.recovered import Recovered
 from octuefs.writing.renames import Renames
 
 _THREADS = 16
 """Requests that one change of many objects has under way at once."""
-_LONGEST_NAME = 1024
-"""Bytes in the name of an object."""
 
 
 class CloudWriter:
@@ -68,19 +65,17 @@ class CloudWriter:
         owner: tuple[int, int] | None = None,
         compose: bool = True,
     ) -> None:
-        """`owner` is the (uid, gid) that files show, this process's where None; journal and files stay open."""
-        assert isinstance(store.location, CloudLocation)
+        """`owner` is the (uid, gid) that files show, the store's where None; journal and files stay open."""
         self._store = store
-        self._prefix = store.location.object_prefix
         self._files = files
         self._journal = journal
         self._report = report
         self._recent = recent
-        self._owner = owner or (os.getuid(), os.getgid())
+        self._owner = owner or (store.ownership.uid, store.ownership.gid)
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="cloud-writer")
         self._paths = PathLocks()
         self._facts = facts = CloudFacts(store, keeper)
-        self.recovered = Recovered(journal, self._store_text, files)
+        self.recovered = Recovered(journal, self._store_text, files.failed)
         """What could not be stored."""
         self._metadata = CloudMetadata(store, facts, files, self._paths, report)
         self._documents = CloudDocuments(
@@ -93,6 +88,7 @@ class CloudWriter:
             paths=self._paths,
             executor=self._executor,
             keep_text=self.recovered.keep_text,
+            recent=recent,
         )
         moves = Moves(store, facts, report, compose=compose)
         self._renames = Renames(
@@ -141,8 +137,10 @@ class CloudWriter:
     def _make(self, path: str, flags: int, mode: int, change: MetadataChange) -> OpenFile:
         self._facts.folder(parent_of(path))
         waiting = self._documents.waiting_at(path)
-        known = waiting or self._recent.take(path) or NO_METADATA
-        metadata = self._metadata.completed(path, change.apply(known))
+        recent = self._recent.find(path) or NO_METADATA
+        known = waiting or without_anothers_id(recent, path, self._facts.index)
+        besides = self._documents.waiting_ids(parent_of(path))
+        metadata = self._metadata.completed(path, change.apply(known), besides=besides)
         described = metadata != NO_METADATA
         custom = checked(encode_custom_metadata(metadata) if described else {}, path)
         file = self._files.create(
@@ -152,6 +150,7 @@ class CloudWriter:
             mode=stat.S_IMODE(mode),
             metadata=metadata if described else None,
         )
+        self._recent.take(path)
         if waiting is not None:
             self._documents.arrived(path)
         return file
@@ -176,14 +175,14 @@ class CloudWriter:
 
     def make_folder(self, path: str, mode: int, caller: Caller) -> None:
         """See `Writer`."""
-        self._check_name(path)
+        self._check_name(path, is_folder=True)
         with self._paths.hold(path):
             if self._facts.index.entry(path) is not None:
                 raise AlreadyExists(f"{path}: exists already")
             self._facts.folder(parent_of(path))
             marker = self._store.make_marker(path)
             self._facts.publish(marker)
-        if stat.S_IMODE(marker.mode) != stat.S_IMODE(mode):
+        if is_to_be_stored(mode, stat.S_IMODE(marker.mode), Ownership().dir_mode):
             try:
                 self._metadata.set_mode(path, mode)
             except OctuefsError as error:
@@ -228,7 +227,7 @@ class CloudWriter:
                     raise self._facts.conflict(path, "removed") from None
             self._files.removed(path)
             self._facts.publish(removed=[path])
-            self._recent.remember(path, metadata)
+            self._recent.remember(path, metadata, removed=True)
 
     def rename(self, old: str, new: str, *, replace: bool = True, change: MetadataChange = NO_CHANGE) -> None:
         """See `Writer`."""
@@ -239,13 +238,8 @@ class CloudWriter:
         else:
             self._renames.rename(old, new, replace=replace, change=change)
 
-    def _check_name(self, path: str) -> None:
-        try:
-            length = len((self._prefix + path).encode())
-        except UnicodeEncodeError:
-            raise BadValue(f"{path}: its name is no UTF-8, and names in a bucket are") from None
-        if length > _LONGEST_NAME:
-            raise NameTooLong(f"{path}: {length} bytes; names in a bucket have at most {_LONGEST_NAME}")
+    def _check_name(self, path: str, *, is_folder: bool = False) -> None:
+        self._facts.check_name(path, is_folder=is_folder)
         if "\r" in path or "\n" in path:
             raise BadValue(f"{path}: a name in a bucket can have no line break")
         if is_temporary(path):

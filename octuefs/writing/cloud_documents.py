@@ -40,6 +40,7 @@ from octuefs.writing.cloud_metadata import ATTEMPTS, CloudMetadata
 from octuefs.writing.journal import Journal
 from octuefs.writing.ordering import PathLocks, failures_of
 from octuefs.writing.properties import checked
+from octuefs.writing.recent import RecentNames
 
 _WAITING = "waiting"
 _CONTENT_TYPE = "text/plain"
@@ -64,6 +65,7 @@ class CloudDocuments:
         paths: PathLocks,
         executor: Executor,
         keep_text: Callable[[str, bytes, str], object],
+        recent: RecentNames,
     ) -> None:
         """`keep_text` takes (path, text, reason) of what could not be stored."""
         self._store = store
@@ -75,6 +77,7 @@ class CloudDocuments:
         self._paths = paths
         self._executor = executor
         self._keep_text = keep_text
+        self._recent = recent
         self._lock = threading.Lock()  # guards _waiting, for memory work alone
         self._waiting: dict[str, dict[str, DatafileMetadata]] = {}
         for path, record in journal.items(_WAITING).items():
@@ -91,6 +94,11 @@ class CloudDocuments:
         """Return the record that waits for a file."""
         with self._lock:
             return self._waiting.get(parent_of(path), {}).get(name_of(path))
+
+    def waiting_ids(self, folder: str) -> set[str]:
+        """Return the IDs that records which wait for files of a folder have."""
+        with self._lock:
+            return {record.id for record in self._waiting.get(folder, {}).values() if record.id is not None}
 
     @property
     def waiting_count(self) -> int:
@@ -173,6 +181,7 @@ class CloudDocuments:
         # The file is replaced as on a disk: whom it does not name any more has no metadata.
         named = document.datafiles
         self._replace_all({it.path: named.get(name) for name, it in present.items() if _differs(it, named.get(name))})
+        self._recent.written(join(folder, name) for name in named)
         self._document_changed(folder)
 
     def remove_document(self, folder: str) -> None:
@@ -191,9 +200,11 @@ class CloudDocuments:
         self._facts.publish(removed=[join(folder, temporary_name())])
 
     def _replace_all(self, records: Mapping[str, DatafileMetadata | None]) -> None:
+        ids = {record.id for record in records.values() if record is not None and record.id is not None}
+
         def replace_one(path: str) -> None:
             try:
-                self._metadata.replace_record(path, records[path])
+                self._metadata.replace_record(path, records[path], ids)
             except NotFound:
                 if (record := records[path]) is not None:  # it went away meanwhile
                     self._wait_for(parent_of(path), {name_of(path): record})
@@ -218,9 +229,7 @@ class CloudDocuments:
         def changed(content: Content) -> Content:
             theirs = _dataset_of(content)
             new = merge(base, change, theirs or DatasetMetadata())
-            return (
-                content if new == (theirs or DatasetMetadata()) else with_dataset(content, first_record(new, own_id))
-            )
+            return content if new == (theirs or DatasetMetadata()) else with_dataset(content, first_record(new, own_id))
 
         if change:
             self._change_object("", changed)

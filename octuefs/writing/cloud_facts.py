@@ -8,12 +8,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from octuefs.datafile import Datafile
-from octuefs.errors import Conflict, NotADirectory, NotFound
+from octuefs.errors import BadValue, Conflict, NameTooLong, NotADirectory, NotFound
 from octuefs.index import Change, DatafileSeen, Entry, Folder, FolderGone, FolderSeen, Other, Removed
 from octuefs.keeper import Keeper
-from octuefs.model.paths import is_temporary, name_of, parent_of
+from octuefs.model.paths import CloudLocation, Location, is_temporary, join, name_of, parent_of, path_bytes
 from octuefs.stores.base import Kind, ObjectInfo
 from octuefs.stores.writing import ObjectStore, Precondition
+
+_LONGEST_NAME = 1024
+"""Bytes in the name of an object."""
 
 
 def generation_of(info: ObjectInfo) -> int:
@@ -29,6 +32,21 @@ def condition_of(info: ObjectInfo) -> Precondition:
 def latest(stored: ObjectInfo | None, seen: ObjectInfo) -> ObjectInfo | None:
     """Return what the bucket has, as far as we know: what an open file began with, or what was seen there since."""
     return seen if stored is not None and generation_of(seen) > generation_of(stored) else stored
+
+
+def check_name(location: Location, path: str, *, is_folder: bool = False) -> None:
+    """Refuse a path that no object can have: its name holds the whole path, with a slash at the end of a folder's.
+
+    :raise NameTooLong: where it is too long
+    :raise BadValue: where it is no UTF-8
+    """
+    assert isinstance(location, CloudLocation)
+    try:
+        length = len((location.object_prefix + path).encode()) + is_folder
+    except UnicodeEncodeError:
+        raise BadValue(f"{path}: its name is no UTF-8, and names in a bucket are") from None
+    if length > _LONGEST_NAME:
+        raise NameTooLong(f"{path}: {length} bytes; names in a bucket have at most {_LONGEST_NAME}")
 
 
 def _number(info: ObjectInfo, place: int) -> int:
@@ -92,6 +110,25 @@ class CloudFacts:
         if isinstance(entry, Folder):
             raise NotFound(f"{path}: no such folder")
         raise NotADirectory(f"{above}: is a file, so nothing can stand in it")
+
+    def check_name(self, path: str, *, is_folder: bool = False) -> None:
+        """Refuse a path that no object can have; see `check_name`."""
+        check_name(self.store.location, path, is_folder=is_folder)
+
+    def check_names_below(self, old: str, new: str) -> None:
+        """Refuse a rename of a folder by which something in it would get a path that no object can have."""
+        if len(new.encode()) <= len(path_bytes(old)):
+            return
+        with self.index.lock:
+            folders = [folder] if (folder := self.index.folder(old)) is not None else []
+            while folders:
+                folder = folders.pop()
+                self.check_name(new + folder.path[len(old) :], is_folder=True)
+                for name, entry in folder.children.items():
+                    if isinstance(entry, Folder):
+                        folders.append(entry)
+                    else:
+                        self.check_name(join(new + folder.path[len(old) :], name))
 
     # --- what was done
 

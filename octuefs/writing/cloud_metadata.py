@@ -5,7 +5,7 @@ stands. A 412 is not yet a conflict: where just the metadata changed meanwhile, 
 """
 
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from octuefs.datafile import NO_METADATA, Datafile
@@ -13,10 +13,9 @@ from octuefs.errors import Conflict, NotFound
 from octuefs.index import Folder
 from octuefs.model.changes import MetadataChange, difference, first_record, merge
 from octuefs.model.metadata import DatafileMetadata, custom_metadata_patch
-from octuefs.model.paths import derived_id
 from octuefs.report import Report
 from octuefs.stores.base import ObjectInfo
-from octuefs.stores.writing import ObjectStore, Precondition, Times
+from octuefs.stores.writing import ObjectStore, Times
 from octuefs.writing.cloud_facts import CloudFacts, condition_of, generation_of
 from octuefs.writing.cloudfiles import CloudFiles
 from octuefs.writing.ordering import PathLocks
@@ -59,9 +58,18 @@ class CloudMetadata:
 
     # --- metadata
 
-    def completed(self, path: str, new: DatafileMetadata, stored: DatafileMetadata = NO_METADATA) -> DatafileMetadata:
-        """Return what to store for `new`: a first record gets the file's ID and our version."""
-        return new if new == stored else first_record(new, derived_id(self._facts.location.of(path)))
+    def completed(
+        self,
+        path: str,
+        new: DatafileMetadata,
+        stored: DatafileMetadata = NO_METADATA,
+        *,
+        besides: Collection[str] = (),
+    ) -> DatafileMetadata:
+        """Return what to store for `new`: a first record gets the file's ID, but none of `besides`, and our version."""
+        if new == stored:
+            return new
+        return first_record(new, self._facts.index.new_id(path, self._facts.location, besides))
 
     def describe(self, path: str, change: MetadataChange) -> None:
         """Change the metadata of a datafile.
@@ -76,9 +84,10 @@ class CloudMetadata:
                 datafile = self._facts.datafile(path)
                 self._store_change(datafile, change, lambda new, stored: self.completed(path, new, stored))
 
-    def replace_record(self, path: str, record: DatafileMetadata | None) -> None:
+    def replace_record(self, path: str, record: DatafileMetadata | None, besides: Collection[str] = ()) -> None:
         """Let `record` be all the metadata of a datafile, None for none; an ID that is stored stays.
 
+        :param besides: IDs that a first record does not get
         :raise Conflict: where another changed the metadata, or the content, meanwhile
         """
         with self._paths.hold(path):
@@ -96,7 +105,7 @@ class CloudMetadata:
             unread = wanted.unread
 
             def complete(new: DatafileMetadata, stored: DatafileMetadata) -> DatafileMetadata:
-                return self.completed(path, replace(new, unread=unread), stored)
+                return self.completed(path, replace(new, unread=unread), stored, besides=besides)
 
             self._store_change(datafile, change, complete, keeps=record is not None)
 
@@ -161,29 +170,38 @@ class CloudMetadata:
             self._set_folder_attribute(entry, patch)
             return
         info = entry.info
-        checked(patched(info.custom_metadata or {}, patch), path)
-        try:
-            self._stored(self._store.patch(path, patch, Precondition(generation_of(info))))
-        except NotFound:
-            self._facts.publish(removed=[path])
-            raise
-        except Conflict:
-            raise self._facts.conflict(path, "changed") from None
+        for _ in range(ATTEMPTS):
+            checked(patched(info.custom_metadata or {}, patch), path)
+            try:
+                self._stored(self._store.patch(path, patch, condition_of(info)))
+            except NotFound:
+                self._facts.publish(removed=[path])
+                raise
+            except Conflict:
+                present = self._facts.look(path)
+                if present is None or generation_of(present) != generation_of(info):
+                    raise self._facts.conflict(path, "changed") from None
+                info = present
+                continue
+            return
+        raise Conflict(f"{path}: its metadata keeps changing; nothing was changed, try again")
 
     def _set_folder_attribute(self, folder: Folder, patch: Mapping[str, str]) -> None:
         if not folder.path:
             self._set_root_attribute(folder, patch)
             return
-        known = folder.info or self._store.make_marker(folder.path)
-        for last in (False, True):
+        known = folder.info if folder.info is not None and generation_of(folder.info) else None
+        for _ in range(ATTEMPTS):
+            if known is None:
+                known = self._store.make_marker(folder.path)  # or what stands there by now
             try:
-                done = self._store.patch(f"{folder.path}/", patch, Precondition(generation_of(known)))
-                break
+                done = self._store.patch(f"{folder.path}/", patch, condition_of(known))
             except (NotFound, Conflict):
-                if last:
-                    raise
-                known = self._store.make_marker(folder.path)
-        self._facts.publish(_as_folder(known, done))
+                known = None
+                continue
+            self._facts.publish(_as_folder(known, done))
+            return
+        raise Conflict(f"{folder.path}: the folder keeps changing; nothing was changed, try again")
 
     def _set_root_attribute(self, folder: Folder, patch: Mapping[str, str]) -> None:
         """Change how the dataset's own folder shows while it is mounted: no object of the bucket could keep it.

@@ -2,7 +2,8 @@
 
 `CloudWriter` calls, from any thread. Every open of an object goes through here, reading ones too, so that all handles
 of a file see each other's writes. Below are a file (`filestate.py`, `filebytes.py`, `cloudfile.py`), when it is stored
-(`storing.py`) and how (`uploads.py`, `streams.py`, `appends.py`), and what a crash leaves (`restoring.py`).
+(`storing.py`) and how (`uploads.py`, `streams.py`, `appends.py`), what a crash leaves (`restoring.py`), and what
+could not be stored (`failed_contents.py`).
 """
 
 import os
@@ -19,7 +20,7 @@ from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import DatafileMetadata, encode_custom_metadata
 from octuefs.model.paths import Location
 from octuefs.report import Report
-from octuefs.stores.base import ByteSource, ObjectInfo
+from octuefs.stores.base import ObjectInfo, Ownership
 from octuefs.stores.writing import ObjectProperties, ObjectStore
 from octuefs.writing.appends import Appends
 from octuefs.writing.background import Background
@@ -27,11 +28,12 @@ from octuefs.writing.cloud_facts import generation_of
 from octuefs.writing.cloudfile import CloudFile
 from octuefs.writing.cloudhandle import CloudHandle
 from octuefs.writing.contents import Content
-from octuefs.writing.filerows import FILE, Recovered, Row, changed_in
+from octuefs.writing.failed_contents import FailedContents
+from octuefs.writing.filerows import Row
 from octuefs.writing.filestate import Surroundings
 from octuefs.writing.filetable import FileTable
 from octuefs.writing.leftovers import Leftovers
-from octuefs.writing.properties import checked, metadata_in, with_attributes
+from octuefs.writing.properties import checked, is_to_be_stored, metadata_in, with_attributes
 from octuefs.writing.restoring import Restorer
 from octuefs.writing.sessions import Session
 from octuefs.writing.storing import Storing
@@ -41,9 +43,6 @@ from octuefs.writing.uploads import Uploader
 _STREAMS = 4
 """Files that are sent at a time while they are written."""
 _CLOSE_SECONDS = 5.0
-_PIECE_BYTES = 4 << 20
-_USUAL_MODE = 0o644
-"""What an object without a stored mode has."""
 
 
 class CloudFiles:
@@ -107,6 +106,8 @@ class CloudFiles:
             look_again=look_again,
             stands=self._table.has,
         )
+        self.failed = FailedContents(self, self._leftovers, self._journal, index)
+        """What could not be stored."""
 
     # --- opening
 
@@ -142,18 +143,24 @@ class CloudFiles:
         return handle
 
     def create(
-        self, path: str, flags: int, properties: ObjectProperties, *, mode: int, metadata: DatafileMetadata | None
+        self,
+        path: str,
+        flags: int,
+        properties: ObjectProperties,
+        *,
+        mode: int | None = None,
+        metadata: DatafileMetadata | None = None,
     ) -> CloudHandle:
         """Make a file where nothing stands, and publish it; it is stored by the first close or sync.
 
-        :param mode: permission bits, stored along where they are not the usual ones
+        :param mode: permission bits, stored along where they are not the usual ones; None for what `properties` say
         :param metadata: is stored along too, besides the custom metadata in `properties`
         :raise TooBig: where it is more metadata than an object can have
         """
         custom = dict(properties.custom_metadata)
         if metadata is not None:
             custom.update(encode_custom_metadata(metadata))
-        if mode & 0o7777 != _USUAL_MODE:
+        if mode is not None and is_to_be_stored(mode, self._store.ownership.file_mode, Ownership().file_mode):
             custom = with_attributes(custom, mode=mode)
         checked(custom, self._location.of(path))
         content = Content(self._folder)
@@ -329,51 +336,6 @@ class CloudFiles:
         """Delete those of `parts` (objects with temporary names) that are older than a day; nobody waits for it."""
         parts = list(parts)
         self._streams.add((self._appends, "sweep"), lambda: self._appends.sweep(parts))
-
-    def recovered(self) -> list[Recovered]:
-        """Return the content that could not be stored, the oldest first."""
-        return self._leftovers.entries()
-
-    def read_recovered(self, id: str) -> ByteSource:
-        """Open such content.
-
-        :raise NotFound: where there is none of this ID
-        """
-        return self._leftovers.read(id)
-
-    def put_back(self, id: str) -> None:
-        """Store such content at its path, over what stands there now; what was appended goes to the end of that.
-
-        What was changed in its metadata comes along, but the ID that stands there.
-
-        :raise OctuefsError: where it cannot be stored; it is kept
-        """
-        kept = self._leftovers.entry(id)
-        row: Row = self._journal.items(FILE).get(id, {})
-        source = self._leftovers.read(id)
-        try:
-            entry = self._index.entry(kept.path)
-            if isinstance(entry, Datafile | Other):
-                handle = self.open(entry.info, os.O_WRONLY | (os.O_APPEND if kept.first else os.O_TRUNC))
-            else:
-                properties = ObjectProperties(row.get("custom", {}), row.get("fixed", {}))
-                handle = self.create(kept.path, os.O_WRONLY, properties, mode=_USUAL_MODE, metadata=None)
-            try:
-                offset = 0
-                while data := source.read(offset, _PIECE_BYTES):
-                    offset += handle.write(offset, data)
-                if entry is not None and (change := changed_in(row)):
-                    self.change_metadata(kept.path, change)
-                handle.sync()
-            finally:
-                handle.close()
-        finally:
-            source.close()
-        self._leftovers.discard(id)
-
-    def discard(self, id: str) -> None:
-        """Forget such content."""
-        self._leftovers.discard(id)
 
     # --- how it goes on
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from octuefs.errors import LocalFailure, NotADirectory, NotFound, OctuefsError
 from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import OctueDocument, decode_octue, encode_octue
-from octuefs.model.paths import METADATA_NAME, derived_id, join
+from octuefs.model.paths import METADATA_NAME, join
 from octuefs.report import Report, printable
 from octuefs.stored_metadata import LARGEST_FILE
 from octuefs.stores.writing import DiskStore
@@ -75,8 +75,10 @@ class Documents:
 
     # --- what is to be done
 
-    def add(self, path: str, change: MetadataChange, inode: int) -> PendingRecord | None:
+    def add(self, path: str, change: MetadataChange, inode: int, own_id: str) -> PendingRecord | None:
         """Queue a change of a file's record ("" is the dataset), and return what was pending before, for `undo`.
+
+        `own_id` is the ID that a first record gets.
 
         :raise NotPermitted: where it cannot be made after what is pending
         """
@@ -84,9 +86,9 @@ class Documents:
         with self._changed:
             before = self._pending(folder).get(name)
             if before is None:
-                self._set(path, PendingRecord(change, inode))
+                self._set(path, PendingRecord(change, inode, own_id=own_id))
             else:
-                self._set(path, before.then(change, inode, derived_id(self._location.of(path))))
+                self._set(path, before.then(change, inode, own_id))
             return before
 
     def undo(self, path: str, before: PendingRecord | None) -> None:

@@ -6,7 +6,6 @@ journal and streams. To tell what the file is like (`info`) takes no lock at all
 """
 
 import itertools
-import os
 import stat
 import threading
 import time
@@ -38,7 +37,6 @@ from octuefs.writing.properties import (
     with_change,
 )
 
-_USUAL_MODE = 0o644
 _versions = itertools.count(1)
 
 
@@ -150,7 +148,7 @@ class FileState:
         base, content = self.base, self.content
         if base is not None and self.is_stored and not (self.is_removed and content is not None):
             return replace(base, links=0) if self.is_removed else base
-        custom = self.custom
+        custom, owner = self.custom, self._around.store.ownership
         mtime_ns = stored_mtime(custom)
         known = content is not None and content.staged.crc32c is not None
         return ObjectInfo(
@@ -159,9 +157,9 @@ class FileState:
             size=content.size if content is not None else base.size if base is not None else 0,
             mtime_ns=self._changed_ns if mtime_ns is None else mtime_ns,
             ctime_ns=self._changed_ns,
-            mode=stat.S_IFREG | permissions(custom.get(MODE_KEY), _USUAL_MODE),
-            uid=os.getuid() if base is None else base.uid,
-            gid=os.getgid() if base is None else base.gid,
+            mode=stat.S_IFREG | permissions(custom.get(MODE_KEY), owner.file_mode),
+            uid=owner.uid,
+            gid=owner.gid,
             inode=self._inode,
             links=0 if self.is_removed else 1,
             version=self.version(),
@@ -197,7 +195,9 @@ class FileState:
         with self._state:
             if self.is_stored or self.is_removed or self.failure is not None:
                 return False
-            self._take_properties(with_change(self.custom, change, self._around.location.of(self.path)))
+            location = self._around.location
+            own_id = self._around.index.new_id(self.path, location)
+            self._take_properties(with_change(self.custom, change, location.of(self.path), own_id))
         self.tell()
         return True
 

@@ -3,7 +3,7 @@
 Writers `put` and `drop` entries from any thread, which only queues them, and call `settle` where something must
 be durable before they answer. Commits are grouped without handing them to another thread: the first caller of
 `settle` commits all that is queued, those who come meanwhile wait for it, and one of them commits the rest. What
-nobody settles is committed by a thread of the journal's own within about 50 ms.
+nobody settles is committed by a thread of the journal's own within about 50 ms, or at once after `hurry`.
 
 One process has the file at a time (`sessions.py` holds a lock for that), so SQLite locks it once and needs no
 shared memory. `read_rows` is for those who may only look, at a copy.
@@ -92,7 +92,9 @@ class Journal:
         self._failed = 0
         self._closed = False
         self._wake = threading.Event()
-        self._stop = threading.Event()
+        self._soon = threading.Event()
+        """Ends the pause in which neighbours may come along."""
+        self._stopping = False
         self._thread = threading.Thread(target=self._commit_lazily, name="journal", daemon=True)
         self._thread.start()
 
@@ -134,6 +136,10 @@ class Journal:
                 self._wake.set()
 
     # --- commits
+
+    def hurry(self) -> None:
+        """Have what is queued committed now, without waiting for it."""
+        self._soon.set()
 
     def settle(self) -> None:
         """Return when everything queued before the call is durable.
@@ -202,8 +208,10 @@ class Journal:
         while True:
             self._wake.wait()
             self._wake.clear()  # first: what is set from here on, by `close` for one, must not be lost
-            if self._stop.wait(pause):
+            self._soon.wait(pause)
+            if self._stopping:
                 return
+            self._soon.clear()
             try:
                 self.settle()
                 pause = _LAZY_SECONDS
@@ -220,7 +228,8 @@ class Journal:
         """
         with self._changed:
             self._closed = True
-        self._stop.set()
+        self._stopping = True
+        self._soon.set()
         self._wake.set()
         self._thread.join()
         try:

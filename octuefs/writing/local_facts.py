@@ -58,6 +58,8 @@ class LocalFacts:
     def made(self, info: ObjectInfo, metadata: DatafileMetadata | None) -> None:
         """Publish a file that is new under its name."""
         self.index.publish([self._keeper.classify(info, metadata)])
+        if self._keeper.other_names.has_broken:
+            self._keeper.changed([info.path])
 
     def changed(self, path: str, info: ObjectInfo | None = None) -> None:
         """Publish what stands at a path, `info` where that is known already.
@@ -72,6 +74,7 @@ class LocalFacts:
             self._keeper.changed([path]).result()
         else:
             self._file_changed(info)
+            self.look(*self._keeper.other_names.of(info))
 
     def _file_changed(self, info: ObjectInfo) -> None:
         with self.index.lock:
@@ -86,15 +89,24 @@ class LocalFacts:
 
     def look(self, *paths: str) -> None:
         """Have the keeper look at paths, and wait for it."""
-        self._keeper.changed(paths).result()
+        if paths:
+            self._keeper.changed(paths).result()
 
     def removed(self, path: str) -> None:
         """Publish that nothing stands at a path any more."""
+        others = self._others_at(path)
         self.index.publish([Removed(path)])
         self._keeper.report.clear_below(path)
+        self.look(*others)
+
+    def _others_at(self, path: str) -> list[str]:
+        """Return the other names of the file that is known to stand at a path."""
+        entry = self.index.entry(path)
+        return self._keeper.other_names.of(entry.info) if isinstance(entry, Datafile) else []
 
     def renamed(self, before: ObjectInfo, info: ObjectInfo, metadata: DatafileMetadata | None) -> None:
         """Publish that the file which `before` described is now what `info` does, with its content as it was."""
+        others = {*self._others_at(before.path), *self._others_at(info.path)} - {before.path, info.path}
         change = self._keeper.classify(info, metadata)  # asks the disk where it is a link
         with self.index.lock:
             known = self.index.entry(before.path)
@@ -108,6 +120,9 @@ class LocalFacts:
                 change.datafile.crc32c = known.crc32c
             self.index.publish([Removed(before.path), change])
         self._keeper.report.clear_below(before.path)
+        self.look(*others)
+        if self._keeper.other_names.has_broken:
+            self._keeper.changed([info.path])
 
     def described(self, path: str, datafile: Datafile, metadata: DatafileMetadata) -> Datafile:
         """Publish other metadata of a datafile, under the index's lock, and return what is known then."""
@@ -135,6 +150,7 @@ class LocalFacts:
                         links.append(new + child.info.path[len(old) :])
             self.index.publish(changes)
         self._keeper.report.clear_below(old)
+        links += self._keeper.other_names.leading_below(old)
         looked_at = self._keeper.changed([old, new, *links])
         if links:  # a relative one may lead elsewhere now
             looked_at.result()

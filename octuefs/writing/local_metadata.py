@@ -12,7 +12,7 @@ from octuefs.datafile import NO_METADATA, Datafile
 from octuefs.errors import BadValue, LocalFailure, NotFound, NotPermitted, OctuefsError
 from octuefs.index import DatafileSeen, FolderGone, Other
 from octuefs.keeper import Keeper
-from octuefs.model.changes import MetadataChange, difference, first_record
+from octuefs.model.changes import MetadataChange, copied, difference, first_record
 from octuefs.model.metadata import (
     DatafileMetadata,
     DatasetMetadata,
@@ -30,7 +30,7 @@ from octuefs.writing.documents import Documents
 from octuefs.writing.journal import Journal
 from octuefs.writing.local_facts import LocalFacts, with_metadata
 from octuefs.writing.pending_records import PendingRecord
-from octuefs.writing.recent import RecentNames
+from octuefs.writing.recent import RecentNames, without_anothers_id
 
 
 class LocalMetadata:
@@ -57,27 +57,38 @@ class LocalMetadata:
         self._recent = recent
         self._keep_text = keep_text
 
-    def first(self, path: str, info: ObjectInfo, change: MetadataChange) -> DatafileMetadata | None:
+    def first(
+        self, path: str, info: ObjectInfo, change: MetadataChange, like: DatafileMetadata | None = None
+    ) -> DatafileMetadata | None:
         """Return the metadata that a new name begins with, and queue what is not stored yet.
 
-        It takes the record that waits for it, else what the name had until a moment ago.
+        It takes the record that waits for it, else that of the file that it is another name of (`like`), else what
+        the name had until a moment ago.
         """
+        recent = self.recent(path)
         record = self._facts.record_at(path)
-        recent = self._recent.take(path)
-        if record is not None:
-            if not change:
-                if self._documents.state(path) != "clean":  # it was meant for no file, and is for this one now
-                    self._documents.replace({path: PendingRecord(inode=info.inode, replaces=True, record=record)})
-                return record
-            wanted = first_record(change.apply(record), derived_id(self._location.of(path)))
-            self._documents.add(path, change, info.inode)
-            return wanted
-        wanted = change.apply(recent or NO_METADATA) if change else recent or NO_METADATA
-        if wanted is NO_METADATA or wanted == NO_METADATA:
-            return None
-        wanted = first_record(wanted, derived_id(self._location.of(path)))
-        self._documents.replace({path: PendingRecord(inode=info.inode, replaces=True, record=wanted)})
+        is_pending = self._documents.state(path) != "clean"
+        if record is not None and change:
+            own_id = self.new_id(path)
+            self._documents.add(path, change, info.inode, own_id)
+            return first_record(change.apply(record), own_id)
+        wanted = record
+        if record is None:
+            beginning = copied(like) if like is not None else recent or NO_METADATA
+            wanted = change.apply(beginning) if change else beginning
+            wanted = first_record(wanted, self.new_id(path)) if wanted != NO_METADATA else None
+        if is_pending or wanted is not record:  # what was pending was meant for no file, and is for this one now
+            self._documents.replace({path: PendingRecord(inode=info.inode, replaces=True, record=wanted)})
         return wanted
+
+    def recent(self, path: str) -> DatafileMetadata | None:
+        """Return what a name had that is made anew, once."""
+        recent = self._recent.take(path)
+        return without_anothers_id(recent, path, self._index) if recent is not None else None
+
+    def new_id(self, path: str) -> str:
+        """Return the ID that a first record of a file gets."""
+        return self._index.new_id(path, self._location)
 
     def describe(self, path: str, change: MetadataChange) -> None:
         """See `Writer`."""
@@ -90,8 +101,9 @@ class LocalMetadata:
             wanted = change.apply(known.metadata)
             if not difference(known.metadata, wanted):
                 return
-            before = self._documents.add(path, change, known.info.inode)
-            new = with_metadata(known, first_record(wanted, known.id))
+            own_id = known.metadata.id or self.new_id(path)
+            before = self._documents.add(path, change, known.info.inode, own_id)
+            new = with_metadata(known, first_record(wanted, own_id))
             self._index.publish([DatafileSeen(new)])
 
         def undo() -> None:
@@ -109,8 +121,9 @@ class LocalMetadata:
             wanted = change.apply(present)
             if not difference(present, wanted):
                 return
-            before = self._documents.add("", change, 0)
-            self._stored.dataset = first_record(wanted, derived_id(str(self._location)))
+            own_id = derived_id(str(self._location))
+            before = self._documents.add("", change, 0, own_id)
+            self._stored.dataset = first_record(wanted, own_id)
             self._index.publish([FolderGone("")])  # changes nothing but the version, for what is derived from it
 
         def undo() -> None:
@@ -147,7 +160,7 @@ class LocalMetadata:
         paths = {join(folder, name): record for name, record in records.items()}
         self._documents.replace(
             {
-                path: PendingRecord(replaces=True, record=first_record(record, derived_id(self._location.of(path))))
+                path: PendingRecord(replaces=True, record=first_record(record, self.new_id(path)))
                 for path, record in paths.items()
                 if self._index.entry(path) is None
             }
@@ -168,6 +181,7 @@ class LocalMetadata:
         except OctuefsError as error:
             self._keep_text(path, data, str(error))
             raise
+        self._recent.written(join(folder, name) for name in document.datafiles)
         self._facts.look(path)
 
     def remove_document(self, folder: str) -> None:
@@ -181,21 +195,28 @@ class LocalMetadata:
     def _completed(self, folder: str, document: OctueDocument, present: OctueDocument, data: bytes) -> bytes:
         """Return the text of a written document with the IDs that are stored: as it was written where it has them."""
         records = {
-            name: self._with_id(self._location.of(join(folder, name)), record, present.datafiles.get(name))
+            name: self._with_stored_id(join(folder, name), record, present.datafiles.get(name))
             for name, record in document.datafiles.items()
         }
+        taken = {record.id for record in records.values() if record.id}
+        for name, record in records.items():
+            own_id = record.id or self._index.new_id(join(folder, name), self._location, taken)
+            taken.add(own_id)
+            records[name] = first_record(record, own_id)
         dataset = document.dataset
         if dataset is not None:
-            dataset = self._with_id(self._location.of(folder), dataset, present.dataset)
+            dataset = self._with_stored_id(folder, dataset, present.dataset)
+            dataset = first_record(dataset, derived_id(self._location.of(folder)))
         new = replace(document, datafiles=records, dataset=dataset)
         return data if new == document else encode_octue(new)
 
-    def _with_id(self, full_path: str, record: Record, stored: Record | None) -> Record:
-        if stored is not None and stored.id and stored.id != record.id:
-            if record.id:
-                self._report.failure(f"{full_path}: its stored ID {stored.id} is kept; {record.id} was written for it")
-            record = updated(record, id=stored.id)
-        return first_record(record, derived_id(full_path))
+    def _with_stored_id(self, path: str, record: Record, stored: Record | None) -> Record:
+        if stored is None or not stored.id or stored.id == record.id:
+            return record
+        if record.id:
+            full_path = self._location.of(path)
+            self._report.failure(f"{full_path}: its stored ID {stored.id} is kept; {record.id} was written for it")
+        return updated(record, id=stored.id)
 
 
 def _read(path: str, data: bytes) -> OctueDocument:

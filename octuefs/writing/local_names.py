@@ -13,7 +13,7 @@ from octuefs.datafile import NO_METADATA
 from octuefs.errors import AlreadyExists, NotEmpty, NotFound, NotPermitted, OctuefsError
 from octuefs.keeper import Keeper
 from octuefs.model.changes import MetadataChange, first_record, over
-from octuefs.model.paths import METADATA_NAME, derived_id, is_temporary, name_of, parent_of
+from octuefs.model.paths import METADATA_NAME, is_temporary, name_of, parent_of
 from octuefs.stored_metadata import LARGEST_FILE
 from octuefs.stores.base import Kind, ObjectInfo
 from octuefs.stores.writing import DiskFile, DiskStore
@@ -88,7 +88,7 @@ class LocalNames:
         self.check(new)
         self._store.link(old, new)
         info = self._store.stat(new)
-        self._facts.made(info, self._metadata.first(new, info, NO_CHANGE))
+        self._facts.made(info, self._metadata.first(new, info, NO_CHANGE, self._facts.record_at(old)))
         self._facts.changed(old)
 
     def remove(self, path: str) -> None:
@@ -97,11 +97,18 @@ class LocalNames:
             self._metadata.remove_document(parent_of(path))
             return
         record = self._facts.record_at(path)
-        self._store.remove(path)
+        gone = {path: PendingRecord(replaces=True)} if record is not None else {}
+        if gone:  # or a file that is made there after a crash would have it
+            self._documents.announce(gone)
+        try:
+            self._store.remove(path)
+        except BaseException:
+            self._documents.withdraw(gone)
+            raise
         self._open_files.removed(path)
         if record is not None:
-            self._recent.remember(path, record)
-            self._documents.replace({path: PendingRecord(replaces=True)})
+            self._recent.remember(path, record, removed=True)
+            self._documents.replace(gone)
         self._facts.removed(path)
 
     def rename(self, old: str, new: str, *, replace: bool = True, change: MetadataChange = NO_CHANGE) -> None:
@@ -136,12 +143,12 @@ class LocalNames:
         source, target = self._facts.record_at(old), self._facts.record_at(new)
         beneath = target
         if beneath is None and not is_over:
-            beneath = self._recent.take(new)
+            beneath = self._metadata.recent(new)
         record = over(source or NO_METADATA, beneath) if beneath is not None else source
         if change:
             record = change.apply(record or NO_METADATA)
         if record is not None:
-            record = first_record(record, derived_id(self._location.of(new))) if record != NO_METADATA else None
+            record = first_record(record, self._metadata.new_id(new)) if record != NO_METADATA else None
         moves: dict[str, PendingRecord] = {}
         if source is not None:
             moves[old] = PendingRecord(replaces=True)

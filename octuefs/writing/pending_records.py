@@ -30,13 +30,14 @@ class PendingRecord:
     """What is to be done to one record: a change of what is stored, or another record in its place (None for none).
 
     `inode` is of the file that it is meant for, 0 where it is meant for no file being there: after a crash it counts
-    only where that is so.
+    only where that is so. `own_id` is what a first record gets for its ID, "" for the one that the location has.
     """
 
     change: MetadataChange = _NO_CHANGE
     inode: int = 0
     replaces: bool = False
     record: DatafileMetadata | None = None
+    own_id: str = ""
 
     def then(self, change: MetadataChange, inode: int, own_id: str) -> "PendingRecord":
         """Return this with a later change; `own_id` is the ID of a file without a stored one.
@@ -44,14 +45,14 @@ class PendingRecord:
         :raise NotPermitted: where the change cannot be made after this
         """
         if not self.replaces:
-            return PendingRecord(self.change.then(change), inode)
+            return PendingRecord(self.change.then(change), inode, own_id=self.own_id or own_id)
         record = first_record(change.apply(self.record or DatafileMetadata()), own_id)
         return PendingRecord(_NO_CHANGE, inode, True, record)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON for the journal."""
         if not self.replaces:
-            return {"change": self.change.to_json(), "inode": self.inode}
+            return {"change": self.change.to_json(), "inode": self.inode, "id": self.own_id}
         document = OctueDocument({_NAME: self.record} if self.record is not None else {})
         return {"document": encode_octue(document).decode("ascii"), "inode": self.inode}
 
@@ -59,7 +60,7 @@ class PendingRecord:
     def from_json(cls, stored: Mapping[str, Any]) -> "PendingRecord":
         """Return what `to_json` was asked for."""
         if "document" not in stored:
-            return cls(MetadataChange.from_json(stored["change"]), stored["inode"])
+            return cls(MetadataChange.from_json(stored["change"]), stored["inode"], own_id=stored.get("id", ""))
         document, _ = decode_octue(stored["document"].encode("ascii"))
         return cls(_NO_CHANGE, stored["inode"], True, document.datafiles.get(_NAME))
 
@@ -94,7 +95,7 @@ def _merged(
         replace(document, datafiles={**document.datafiles, **replaced}),
         changes,
         dataset.change if dataset is not None else None,
-        ids={name: derived_id(location.of(join(folder, name))) for name in changes},
+        ids={name: pending[name].own_id or derived_id(location.of(join(folder, name))) for name in changes},
         dataset_id=derived_id(str(location)),
         removed=[name for name, item in pending.items() if item.replaces and item.record is None],
     )
@@ -132,7 +133,8 @@ def take_up(journal: Journal, store: DiskStore) -> tuple[dict[str, PendingRecord
         earlier = found.get(path)
         if earlier is not None and not pending.replaces:
             with suppress(OctuefsError):
-                pending = earlier.then(pending.change, pending.inode, derived_id(store.location.of(path)))
+                own_id = pending.own_id or derived_id(store.location.of(path))
+                pending = earlier.then(pending.change, pending.inode, own_id)
         found[path] = pending
     return found, list(displaced)
 

@@ -12,7 +12,6 @@ from decimal import Decimal
 from octuefs.errors import TooBig
 from octuefs.model.changes import MetadataChange, difference, first_record, merge
 from octuefs.model.metadata import DatafileMetadata, custom_metadata_patch, decode_custom_metadata
-from octuefs.model.paths import derived_id
 
 CONTENT_TYPE = "contentType"
 MODE_KEY = "goog-reserved-posix-mode"
@@ -34,8 +33,8 @@ def metadata_in(custom: Custom) -> DatafileMetadata:
     return decode_custom_metadata(custom)[0] or DatafileMetadata()
 
 
-def with_change(custom: Custom, change: MetadataChange, full_path: str) -> dict[str, str]:
-    """Return custom metadata after a change; a first record gets the ID that the location has, and our version.
+def with_change(custom: Custom, change: MetadataChange, full_path: str, own_id: str) -> dict[str, str]:
+    """Return custom metadata after a change; a first record gets `own_id`, and our version.
 
     Where nothing is left, not even an ID, all of Octue's goes.
 
@@ -44,8 +43,16 @@ def with_change(custom: Custom, change: MetadataChange, full_path: str) -> dict[
     old = metadata_in(custom)
     new = change.apply(old)
     if new not in (old, DatafileMetadata()):
-        new = first_record(new, derived_id(full_path))
+        new = first_record(new, own_id)
     return checked(patched(custom, custom_metadata_patch(custom, old, new)), full_path)
+
+
+def is_to_be_stored(mode: int, shown: int, usual: int) -> bool:
+    """Say whether the permission bits of something new are to be stored along.
+
+    They are not where what has none stored shows them in this mount (`shown`), and in others (`usual`).
+    """
+    return not stat.S_IMODE(mode) == shown == usual
 
 
 def with_attributes(custom: Custom, *, mode: int | None = None, mtime_ns: int | None = None) -> dict[str, str]:

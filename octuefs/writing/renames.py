@@ -34,7 +34,7 @@ from octuefs.writing.journal import Journal
 from octuefs.writing.moves import Custom, Move, Moves, Unsure, has_bytes_of
 from octuefs.writing.ordering import PathLocks
 from octuefs.writing.properties import checked, guessed_type, metadata_in, patched
-from octuefs.writing.recent import RecentNames
+from octuefs.writing.recent import RecentNames, without_anothers_id
 
 _RESERVED = "goog-reserved-"
 _ANY_TYPE = "application/octet-stream"
@@ -138,8 +138,8 @@ class Renames:
         stored = latest(at_rest.get(old, source.info), source.info)
         unstored = self._files.metadata(old)
         mine = unstored if unstored is not None else _metadata_of(source)
-        waiting = self._documents.waiting_at(new) if target is None else None
-        theirs = waiting if waiting is not None else self._files.metadata(new) or _metadata_of(target)
+        beneath = self._awaiting(new) if target is None else None
+        theirs = beneath if beneath is not None else self._files.metadata(new) or _metadata_of(target)
 
         def described(present: DatafileMetadata) -> DatafileMetadata:
             return self._metadata.completed(new, change.apply(over(present, theirs)), present)
@@ -148,15 +148,24 @@ class Renames:
             if changed := difference(mine, described(mine)):
                 self._files.change_metadata(old, changed)  # first, as it may be too big
             self._files.moved(old, new, None)
-        elif unstored is not None and (stored is None or target is not None or waiting is not None or change):
+        elif unstored is not None and (stored is None or target is not None or beneath is not None or change):
             return False
         else:
             assert stored is not None, "what was never stored is stored first"
             standing = latest(at_rest.get(new, target.info), target.info) if target is not None else None
             self._move_object(_move(stored, new, standing, described), replaces=target is not None)
         self._recent.remember(old, mine)
+        self._recent.take(new)
         self._documents.arrived(new)
         return True
+
+    def _awaiting(self, path: str) -> DatafileMetadata | None:
+        """Return what waits for a name, or what it had until a moment ago: renamed to it is made again."""
+        waiting = self._documents.waiting_at(path)
+        if waiting is not None:
+            return waiting
+        recent = self._recent.find(path)
+        return None if recent is None else without_anothers_id(recent, path, self._facts.index)
 
     def _move_object(self, move: Move, *, replaces: bool) -> None:
         source = move.source
@@ -214,6 +223,7 @@ class Renames:
         ):
             if not isinstance(self._checked(old, new, replace=replace), Folder):
                 raise Conflict(f"{old}: a file has taken its place meanwhile")
+            self._facts.check_names_below(old, new)
             infos = self._folders.move(old, new)
             self._facts.publish_folder_gone(old, infos)
             self._files.moved_folder(old, new, {info.path: info for info in infos})

@@ -81,6 +81,7 @@ class Storing:
         """
         try:
             if file.freeze(persistent=self._write_back):
+                self._journal.hurry()  # besides the request: what was closed is stored by the next mount after a crash
                 self._deliver(file)
         except Incomplete:
             raise

@@ -7,6 +7,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from octuefs.writing.sessions import DISPLACED
 
 ME = Caller(os.getuid(), os.getgid())
 LABEL = MetadataChange(labels_added=frozenset({"a"}))
+NOON = datetime(2024, 1, 1, 12)
 
 
 def labels(*names: str) -> MetadataChange:
@@ -280,8 +282,53 @@ def test_what_is_written_through_a_link_is_known_of_both(mount: Mount) -> None:
     file = mount.writer.open(mount.datafile("l").info, os.O_RDWR)
     file.write(0, b"12345")
     file.close()
-    mount.keeper.changed(["f"]).result()
     assert (mount.datafile("f").size, mount.datafile("l").size) == (5, 5)
+    mount.assert_true()
+
+
+@pytest.mark.expected_logs("it leads to nothing")
+def test_all_names_of_a_file_follow_its_changes_at_once(mount: Mount) -> None:
+    mount.writer.make_folder("d", 0o755, ME)
+    mount.make("d/f", b"1")
+    mount.writer.make_link("l", "d/f", ME)
+    mount.writer.link("d/f", "h")
+    mount.assert_true()
+    for path, size in (("d/f", 3), ("h", 5)):
+        file = mount.writer.open(mount.datafile(path).info, os.O_RDWR)
+        file.write(0, b"x" * size)
+        file.close()
+        assert [mount.datafile(it).size for it in ("d/f", "l", "h")] == [size] * 3
+        mount.assert_true()
+    mount.writer.truncate("d/f", 1)
+    assert [mount.datafile(it).size for it in ("d/f", "l", "h")] == [1] * 3
+    mount.make("other", b"1234567")
+    mount.writer.rename("other", "d/f")
+    assert [mount.datafile(it).size for it in ("d/f", "l", "h")] == [7, 7, 1]
+    mount.assert_true()
+    mount.writer.rename("d/f", "d/g")
+    assert mount.datafile("l").size_bytes is None
+    mount.assert_true()
+    mount.writer.rename("d/g", "d/f")
+    wait_for(lambda: mount.datafile("l").size == 7)
+    mount.writer.rename("d", "e")
+    assert mount.datafile("l").size_bytes is None
+    mount.writer.remove("l")
+    mount.writer.remove("e/f")
+    mount.assert_true()
+
+
+def test_another_name_of_a_file_has_a_copy_of_its_metadata(mount: Mount) -> None:
+    record = MetadataChange({"timestamp": NOON}, frozenset({"a"}), tags_set={"k": 1})
+    mount.make("f", b"1", record)
+    mount.writer.link("f", "g")
+    f, g = mount.datafile("f").metadata, mount.datafile("g").metadata
+    assert (g.labels, g.tags, g.timestamp) == (f.labels, f.tags, f.timestamp) == (frozenset({"a"}), {"k": 1}, NOON)
+    assert g.id == derived_id(f"{mount.path}/g") != f.id
+    mount.writer.drain()
+    assert mount.stored_labels() == {"f": ["a"], "g": ["a"]}
+    mount.make("plain")
+    mount.writer.link("plain", "second")
+    assert mount.datafile("second").metadata == DatafileMetadata()
     mount.assert_true()
 
 
@@ -320,7 +367,7 @@ def test_plain_data_are_neither_journaled_nor_handed_to_another_thread(
 # --- names
 
 
-@pytest.mark.expected_logs("broken: it leads to nothing")
+@pytest.mark.expected_logs("broken: it leads to nothing", "l: it leads to nothing")
 def test_folders_links_and_special_files_are_known_and_gone_at_once(mount: Mount) -> None:
     writer = mount.writer
     writer.make_folder("d", 0o750, ME)
@@ -331,7 +378,6 @@ def test_folders_links_and_special_files_are_known_and_gone_at_once(mount: Mount
     writer.link("d/f", "g")
     assert mount.datafile("l").size == 1
     assert mount.datafile("g").info.links == 2
-    mount.keeper.changed(["d/f"]).result()  # as inotify has it done: links tell of their targets
     mount.assert_true()
     with pytest.raises(NotEmpty):
         writer.remove_folder("d")
@@ -503,6 +549,75 @@ def test_a_name_made_again_has_what_it_had_with_another_id(mount: Mount) -> None
     mount.assert_true()
 
 
+def test_no_two_files_have_one_id(mount: Mount) -> None:
+    mount.make("f", b"1", LABEL)
+    own = mount.datafile("f").id
+    mount.writer.rename("f", "f~")
+    mount.make("f", b"2")
+    assert (mount.labels("f~"), mount.labels("f")) == (["a"], ["a"])
+    assert mount.datafile("f~").id == own == derived_id(f"{mount.path}/f")
+    again = mount.datafile("f").metadata.id
+    assert again == derived_id(f"{mount.path}/f", 1)
+    mount.make("g", b"3")
+    mount.writer.rename("f~", "x")
+    mount.writer.rename("g", "g~")
+    mount.writer.drain()
+    assert mount.stored()["datafiles"]["f"]["id"] == again
+    mount.assert_true()
+
+    mount.writer.rename("f", "y")  # without a record, and then with the first: the change alone is journaled
+    mount.writer._metadata._recent.take("f")
+    mount.make("f")
+    third = mount.index.id_of(mount.datafile("f"))
+    assert third not in (own, again)
+    mount.writer.describe("f", labels("b"))
+    mount.writer.describe("f", labels("c"))
+    assert mount.datafile("f").id == third
+    mount.writer.drain()
+    assert mount.stored()["datafiles"]["f"]["id"] == third
+    mount.assert_true()
+
+
+def test_an_id_that_is_no_others_survives_a_crash(open_mount: Callable[..., Mount]) -> None:
+    first = open_mount()
+    first.make("f", b"1", LABEL)
+    first.writer.rename("f", "f~")
+    first.writer._metadata._recent.take("f")
+    first.make("f")
+    first.writer.describe("f", labels("b"))
+    ids = {path: first.datafile(path).id for path in ("f", "f~")}
+    assert len(set(ids.values())) == 2
+    first.crash()
+    second = open_mount()
+    assert {path: second.datafile(path).id for path in ("f", "f~")} == ids
+    second.writer.drain()
+    assert {name: it["id"] for name, it in second.stored()["datafiles"].items()} == ids
+
+
+def test_records_of_a_written_document_get_ids_of_their_own(mount: Mount) -> None:
+    mount.make("f")
+    mount.make("g")
+    taken = derived_id(f"{mount.path}/f")
+    mount.writer.store_document("", json.dumps({"datafiles": {"g": {"id": taken}, "f": {"labels": ["a"]}}}).encode())
+    assert mount.datafile("g").id == taken
+    assert mount.datafile("f").metadata.id == derived_id(f"{mount.path}/f", 1)
+    mount.assert_true()
+
+
+def test_files_that_are_unpacked_over_others_keep_what_was_written_for_them(mount: Mount) -> None:
+    mount.make("f")
+    own = "9e1a5d20-3d56-4b2c-8f38-3a0fbd3ef4a7"
+    mount.writer.store_document("", json.dumps({"datafiles": {"f": {"id": own, "labels": ["a"]}}}).encode())
+    mount.writer.remove("f")
+    mount.make("f", b"2")
+    assert (mount.datafile("f").id, mount.labels("f")) == (own, ["a"])
+    mount.writer.rename("f", "g")  # takes its ID along
+    mount.make("f", b"3")
+    assert mount.datafile("f").id not in (own, None)
+    assert mount.labels("f") == ["a"]
+    mount.assert_true()
+
+
 def test_a_save_by_renaming_over_keeps_what_the_new_file_lacks(mount: Mount) -> None:
     mount.make("f", b"1", labels("a").then(tag("t", 1)))
     own_id = mount.datafile("f").id
@@ -537,7 +652,7 @@ def test_a_rename_onto_itself_makes_the_change(mount: Mount) -> None:
     assert mount.labels("f") == ["a"]
     mount.writer.link("f", "g")
     mount.writer.rename("f", "g", change=labels("b"))
-    assert (mount.labels("f"), mount.labels("g")) == (["a"], ["b"])
+    assert (mount.labels("f"), mount.labels("g")) == (["a"], ["a", "b"])
 
 
 def test_a_refused_rename_changes_nothing(mount: Mount) -> None:
@@ -681,6 +796,28 @@ def test_the_datasets_own_record_is_set(mount: Mount) -> None:
     assert list(mount.stored()) == ["dataset", "datafiles"]
 
 
+@pytest.mark.parametrize("written", [True, False])
+def test_the_datasets_own_record_goes_with_the_document_at_once(mount: Mount, *, written: bool) -> None:
+    mount.writer.describe_dataset(MetadataChange({"name": "The farm"}, frozenset({"a"})))
+    if written:
+        mount.writer.drain()
+        mount.keeper.changed([".octue"]).result()
+    mount.writer.remove(".octue")
+    assert mount.keeper.stored.dataset is None
+    assert not mount.has_document()
+    mount.assert_true()
+
+
+def test_owner_and_permissions_of_the_root_are_known_at_once(mount: Mount) -> None:
+    mount.writer.set_mode("", 0o701)
+    assert mount.index.root.info is not None
+    assert stat.S_IMODE(mount.index.root.info.mode) == 0o701
+    mount.path.chmod(0o705)
+    mount.keeper.changed([""]).result()
+    assert mount.index.root.info is not None
+    assert stat.S_IMODE(mount.index.root.info.mode) == 0o705
+
+
 # --- others at work
 
 
@@ -797,8 +934,7 @@ def test_what_was_journaled_is_written_by_the_next_mount(open_mount: Callable[..
     first.writer.describe_dataset(MetadataChange({"name": "n"}))
     first.writer.describe("g", labels("b"))
     first.crash()
-    (first.path / "g").unlink()
-    (first.path / "new").write_bytes(b"")
+    (first.path / "new").write_bytes(b"")  # first: it must not get the inode of the other
     (first.path / "new").rename(first.path / "g")
     second = open_mount()
     assert second.labels("f") == ["a"]
@@ -808,6 +944,41 @@ def test_what_was_journaled_is_written_by_the_next_mount(open_mount: Callable[..
     assert second.stored_labels() == {"f": ["a"]}
     assert second.stored()["dataset"]["name"] == "n"
     assert second.journal.items("pending") == {}
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_file_that_is_made_after_a_crash_inherits_nothing(
+    open_mount: Callable[..., Mount], monkeypatch: pytest.MonkeyPatch, *, removed: bool
+) -> None:
+    first = open_mount()
+    first.make("f", b"1", LABEL)
+    first.writer.drain()
+    monkeypatch.setattr(Journal, "_commit_lazily", lambda self: None)
+    first.close()
+    second = open_mount()
+    if removed:
+        second.writer.remove("f")
+    else:
+        monkeypatch.setattr(second.store, "remove", lambda path: os.unlink("/nowhere"))
+        with pytest.raises(OSError, match="nowhere"):
+            second.writer.remove("f")
+        second.writer.drain()
+        assert second.labels("f") == ["a"]
+    durable = sqlite_rows(second.journal)
+    assert [key for kind, key in durable if kind == "pending"] == ["f"]
+    second.crash()
+    third = open_mount()
+    if removed:
+        third.make("f", b"2")
+    assert third.labels("f") == ([] if removed else ["a"])
+    third.writer.drain()
+    assert third.stored_labels() if not removed else not third.has_document()
+
+
+def sqlite_rows(journal: Journal) -> list[tuple[str, str]]:
+    """What a crash at this moment would leave."""
+    assert journal._connection is not None
+    return [(kind, json.loads(key)) for kind, key in journal._connection.execute("SELECT kind, key FROM entries")]
 
 
 @pytest.mark.parametrize("renamed", [True, False])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model.metadata import NOTHING, Metadata, Record, join, name, parent
+from model.metadata import NOTHING, Metadata, Record, join, name, new_id, parent
 from model.mounts import get
 from model.worlds import World
 
@@ -425,6 +425,7 @@ class Twin:
         """Another program stores a file."""
         if not self.is_folder(parent(path)) or self.is_folder(path) or (self.world.in_cloud and self.is_open(path)):
             return
+        record = replace(record, id=new_id())
         self._begin(f"underneath: put {path} ({len(data)} bytes, {record.facts})")
         self.sync()
         self.world.put(join(self.top, path), data, record)
@@ -468,6 +469,7 @@ class Twin:
         """Another program writes metadata: of all files of a folder on a disk, of those named in the cloud."""
         if not self.is_folder(folder):
             return
+        records = {basename: replace(record, id=new_id()) for basename, record in records.items()}
         self._begin(f"underneath: describe {folder} { ({name: it.facts for name, it in records.items()}) }")
         self.sync()
         if self.world.in_cloud:

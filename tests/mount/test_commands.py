@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from octuefs import cli
+from octuefs import cli, terminal
 from octuefs.cli import app
 from octuefs.model.hashes import encode_crc32c, extend_crc32c
 from support import mounting
@@ -439,7 +439,8 @@ def test_one_progress_ends_before_the_next_begins(command: str, dataset: Path, m
         yield lambda _: None
         told.append(f"{text} ends")
 
-    monkeypatch.setattr(cli, "_progress", progress)
+    for module in (cli, terminal):
+        monkeypatch.setattr(module, "counting", progress)
     assert run_here(command, dataset).returncode == 0
     assert told == [f"{text}, files: {event}" for text in ("reading", "hashing") for event in ("begins", "ends")]
 

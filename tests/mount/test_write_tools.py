@@ -90,9 +90,21 @@ def test_cp_a_keeps_modes_and_times_too(here: Place, model: Path) -> None:
     run("cp", "-a", model, here / "out")
     assert data_of(here / "out") == data_of(model)
     assert_described(here / "out")
-    for path in FILES:
+    here.sync("out/a/2024")
+    for path in (*FILES, "a/2024", "a", "many"):
         there, copied = (model / path).stat(), (here / "out" / path).stat()
         assert (copied.st_mode, copied.st_mtime_ns) == (there.st_mode, there.st_mtime_ns), path
+
+
+def test_a_folder_keeps_the_time_that_it_was_given_though_metadata_are_stored_after_it(here: Place) -> None:
+    (here / "folder").mkdir()
+    (here / "folder" / "file").write_bytes(b"x")
+    put(here / "folder" / "file", "labels", "a")
+    os.utime(here / "folder", ns=(10**18, 10**18))
+    here.sync("folder")
+    assert (here / "folder").stat().st_mtime_ns == 10**18
+    if not here.in_cloud:
+        assert (here.source_folder / "folder").stat().st_mtime_ns == 10**18
 
 
 def test_cp_with_xattrs_carries_the_metadata_of_single_files(here: Place) -> None:
@@ -156,23 +168,49 @@ def test_rsync_copies_a_plain_folder_and_then_finds_nothing_to_do(here: Place, m
     assert_described(here / "out")
 
 
-def test_rsync_copies_a_mount_with_attributes_and_then_finds_nothing_to_do(here: Place, model: Path) -> None:
-    with mounted(model, "--read-only") as there:
-        # What the root itself has belongs to no folder, so the root is not named.
-        names = [there / name for name in os.listdir(there)]
-        assert run("rsync", "-aX", *names, here / "out") == b""
-        assert data_of(here / "out") == data_of(model)
-        assert_described(here / "out")
-        assert run("rsync", "-aXi", "--exclude=.octue", *names, here / "out") == b""
-        assert_described(here / "out")
-        # Without the files of metadata they come by the attributes, but for the IDs.
-        assert run("rsync", "-aX", "--exclude=.octue", f"{there}/a/", here / "by attributes") == b""
-        for path, file in FILES.items():
-            if path.startswith("a/"):
-                copy = here / "by attributes" / path[2:]
-                assert get(copy, "labels") == " ".join(sorted(file.labels)), path
-                assert get(copy, "timestamp") == file.timestamp, path
-        assert run("rsync", "-aXi", "--exclude=.octue", f"{there}/a/", here / "by attributes") == b""
+@pytest.fixture(scope="module")
+def mounted_model(model: Path) -> Iterator[Path]:
+    with mounted(model, "--read-only") as root:
+        yield root
+
+
+def test_rsync_copies_a_mount_with_attributes_and_then_finds_nothing_to_do(here: Place, mounted_model: Path) -> None:
+    # What the root itself has belongs to no folder, so the root is not named.
+    names = [mounted_model / name for name in os.listdir(mounted_model)]
+    assert run("rsync", "-aX", *names, here / "out") == b""
+    assert data_of(here / "out") == data_of(mounted_model)
+    assert_described(here / "out")
+    for folder in ("out", "out/a/2024", "out/a/2025", "out/b", "out/many"):
+        here.sync(folder)
+    assert run("rsync", "-aXi", "--exclude=.octue", *names, here / "out") == b""
+    assert_described(here / "out")
+
+
+def test_rsync_without_octue_brings_the_metadata_by_attributes(here: Place, mounted_model: Path) -> None:
+    # But for the IDs, which are each file's own.
+    assert run("rsync", "-aX", "--exclude=.octue", f"{mounted_model}/a/", here / "out") == b""
+    for path, file in FILES.items():
+        if path.startswith("a/"):
+            copy = here / "out" / path[2:]
+            assert get(copy, "labels") == " ".join(sorted(file.labels)), path
+            assert get(copy, "timestamp") == file.timestamp, path
+    for folder in ("out/2024", "out/2025"):
+        here.sync(folder)
+    assert run("rsync", "-aXi", "--exclude=.octue", f"{mounted_model}/a/", here / "out") == b""
+
+
+@pytest.mark.parametrize("copy", [("cp", "-a"), ("rsync", "-aX"), ("rsync", "-a"), ("cp", "-r")])
+def test_copies_of_a_mount_have_the_metadata_hashes_of_what_was_copied(
+    here: Place, mounted_model: Path, copy: tuple[str, ...]
+) -> None:
+    """The order of tags counts in it, and an attribute tells tags in another order than `.octue`."""
+    run(*copy, mounted_model / "a", here.folder)
+    for path in FILES:
+        if path.startswith("a/"):
+            assert get(here / path, "metadata_hash") == get(mounted_model / path, "metadata_hash"), path
+            # With attributes a file may be described, and so have an ID stored, before its `.octue` comes.
+            if copy in (("cp", "-r"), ("rsync", "-a")):
+                assert get(here / path, "id") == id_of(path), path
 
 
 def test_rsync_between_two_places_of_a_mount_carries_the_metadata_by_attributes(here: Place) -> None:

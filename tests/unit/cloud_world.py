@@ -86,6 +86,11 @@ class StillFiles:
         self.told.append(("create", path, dict(properties.custom_metadata), mode, metadata))
         return object()
 
+    @property
+    def failed(self) -> "StillFiles":
+        """Nothing failed."""
+        return self
+
     def recovered(self) -> list[Any]:
         """Nothing failed."""
         return []

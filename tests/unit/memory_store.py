@@ -27,7 +27,7 @@ from octuefs.errors import (
     Unsupported,
 )
 from octuefs.model.paths import CloudLocation, Location
-from octuefs.stores.base import Kind, LinkTarget, ObjectInfo, Skipped, Space
+from octuefs.stores.base import Kind, LinkTarget, ObjectInfo, Ownership, Skipped, Space
 from octuefs.stores.gcs_resource import describe, problem_with_name
 from octuefs.stores.writing import Body, BucketFacts, ObjectProperties, Precondition, UploadState
 
@@ -102,8 +102,16 @@ class MemorySource:
 class MemoryStore:
     """An ObjectStore; `objects` may be looked at, and changed with `put` and `drop` as another writer would."""
 
-    def __init__(self, *, composes: bool = True, has_folders: bool = False) -> None:
-        self.place = CloudLocation("bucket", "data")
+    def __init__(
+        self,
+        *,
+        composes: bool = True,
+        has_folders: bool = False,
+        prefix: str = "data",
+        ownership: Ownership | None = None,
+    ) -> None:
+        self.place = CloudLocation("bucket", prefix)
+        self.ownership = ownership or Ownership()
         self.location: Location = self.place
         self.endpoint = "memory"
         self.facts = BucketFacts(composes=composes, has_folders=has_folders)
@@ -213,7 +221,7 @@ class MemoryStore:
         return f"{moment:%Y-%m-%dT%H:%M:%S}.{self._clock % 1_000_000_000 // 1_000_000:03d}Z"
 
     def _check_name(self, path: str) -> None:
-        if problem_with_name(path.removesuffix("/")) or len(path.encode("utf-8", "surrogateescape")) > 1024:
+        if problem_with_name(path.removesuffix("/")) or len((self.place.object_prefix + path).encode()) > 1024:
             raise BadValue(f"{path}: no object can have this name")
 
     def _check(self, path: str, condition: Precondition) -> None:
@@ -267,7 +275,7 @@ class MemoryStore:
             "timeCreated": stored.created,
             **stored.fixed,
         }
-        return describe(self.place, path.removesuffix("/"), kind, resource)
+        return describe(self.place, path.removesuffix("/"), kind, resource, self.ownership)
 
     # --- Store
 
@@ -291,7 +299,7 @@ class MemoryStore:
                     found.append(Skipped(path, problem))
                 else:
                     found.append(self._info(path))
-            found.extend(describe(self.place, path, Kind.FOLDER, {}) for path in sorted(implied))
+            found.extend(describe(self.place, path, Kind.FOLDER, {}, self.ownership) for path in sorted(implied))
             if folder and not found and prefix not in self.objects:
                 raise NotFound(f"{folder}: no such folder")
             return found
@@ -307,7 +315,7 @@ class MemoryStore:
             if path and f"{path}/" in self.objects:
                 return self._info(f"{path}/")
             if not path or any(name.startswith(f"{path}/") for name in self.objects):
-                return describe(self.place, path, Kind.FOLDER, {})
+                return describe(self.place, path, Kind.FOLDER, {}, self.ownership)
             raise NotFound(f"{path}: no such object or folder")
 
         info: ObjectInfo = self._request("stat", path, look)
@@ -467,7 +475,7 @@ class MemoryStore:
                 if source not in self.objects:
                     raise NotFound(f"{source}: no such object")
                 if self.objects[source].generation != generation:
-                    raise Conflict(f"{source}: another version stands there (412)")
+                    raise NotFound(f"{source}: that generation is gone")
             self._check(path, condition)
             return self._store(path, b"".join(self.objects[source].data for source, _ in sources), properties)
 

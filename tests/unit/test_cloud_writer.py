@@ -30,8 +30,9 @@ from octuefs.errors import (
 )
 from octuefs.index import Folder
 from octuefs.model.changes import MetadataChange
-from octuefs.model.metadata import DatafileMetadata
+from octuefs.model.metadata import DatafileMetadata, encode_custom_metadata
 from octuefs.model.paths import derived_id
+from octuefs.stores.writing import Precondition
 from octuefs.writing.journal import Journal
 from octuefs.writing.recovered import Recovered
 
@@ -184,6 +185,32 @@ def test_attributes_do_not_collide_with_metadata_that_another_changed(world: Wor
     with pytest.raises(Conflict):
         world.writer.set_mode("b.csv", 0o640)
     world.truth()
+
+
+def test_attributes_of_a_folder_are_patched_in_the_version_that_was_seen(world: World) -> None:
+    world.writer.make_folder("new", 0o755, ME)
+    world.writer.set_mode("new", 0o700)
+    conditions = []
+    patch = world.store.patch
+
+    def watched(path: str, custom: Any, condition: Precondition) -> Any:
+        conditions.append(condition)
+        return patch(path, custom, condition)
+
+    world.store.patch = watched  # type: ignore[method-assign]
+    world.store.touch_metadata("new/", foreign="kept")
+    world.writer.set_times("new", (None, 5_000_000_000))
+    assert [it.metageneration for it in conditions] == [2, 3], "made anew from what stands there"
+    assert all(it.generation for it in conditions)
+    assert world.store.metadata("new/") == {
+        "goog-reserved-posix-mode": "700",
+        "goog-reserved-file-mtime": "5",
+        "foreign": "kept",
+    }
+    folder = world.index.entry("new")
+    assert isinstance(folder, Folder)
+    assert folder.info is not None
+    assert (stat.S_IMODE(folder.info.mode), folder.info.mtime_ns) == (0o700, 5_000_000_000)
 
 
 def test_a_time_of_access_alone_asks_nothing(world: World) -> None:
@@ -479,6 +506,85 @@ def test_names_that_no_object_can_have(world: World) -> None:
         world.writer.rename("a.csv", "/".join(["x" * 250] * 5))
     with pytest.raises(NotPermitted):
         world.writer.create(".octuefs-" + "0" * 32 + ".octue", os.O_WRONLY, 0o644, ME)
+
+
+@pytest.mark.parametrize("prefix", ["", "data", "in/a/deeper/place"])
+def test_a_path_that_no_object_can_have_is_refused_before_anything_happens(tmp_path: Path, prefix: str) -> None:
+    store = MemoryStore(prefix=prefix)
+    room = 1024 - len(store.place.object_prefix)
+    deep = "/".join(["d" * 200] * 4) + "/"
+    store.put("f", b"f")
+    store.put(f"{deep}f", b"f")
+    store.put(f"folder/{'g' * 190}/f", b"f")
+    journal = Journal(tmp_path / "journal.sqlite")
+    world = begin(store, journal)
+    fits, folder = deep + "n" * (room - len(deep)), deep + "n" * (room - len(deep) - 1)
+    before = store.names()
+    for too_long in (
+        lambda: world.writer.create(f"{fits}n", os.O_WRONLY, 0o644, ME),
+        lambda: world.writer.make_folder(fits, 0o755, ME),
+        lambda: world.writer.rename("f", f"{fits}n"),
+        lambda: world.writer.rename("folder", fits),
+        lambda: world.writer.rename("folder", f"{deep}{'n' * 100}"),
+    ):
+        with pytest.raises(NameTooLong):
+            too_long()
+    assert (store.names(), store.requests, world.rows()) == (before, [], {})
+    world.writer.rename("f", fits)
+    world.writer.make_folder(folder, 0o755, ME)
+    assert {fits, f"{folder}/"} < store.names()
+    world.end()
+    journal.close()
+
+
+def test_a_name_made_again_by_a_rename_onto_it_has_its_metadata_but_not_its_id(world: World) -> None:
+    world.writer.rename("b.csv", "b.csv.bak")
+    world.writer.describe("a.csv", tagged(mine=1))
+    identity = world.datafile("a.csv").metadata.id
+    world.writer.rename("a.csv", "b.csv")
+    assert (world.labels("b.csv"), world.datafile("b.csv").tags) == ({"old"}, {"mine": 1})
+    assert world.labels("b.csv.bak") == {"old"}
+    assert world.datafile("b.csv").metadata.id == identity
+    world.writer.rename("dir/one", "a.csv")
+    world.writer.rename("a.csv", "b2.csv")
+    assert world.datafile("b2.csv").tags == {"n": 1}, "what is set on the file wins"
+    world.truth()
+
+
+def test_a_first_record_never_gets_the_id_that_another_has_stored(world: World) -> None:
+    world.writer.describe("a.csv", labelled("x"))
+    identity = world.datafile("a.csv").metadata.id
+    world.writer.rename("a.csv", "a.csv~")
+    world.writer.create("a.csv", os.O_WRONLY, 0o644, ME)
+    ((*_, metadata),) = [it for it in world.files.told if it[0] == "create"]
+    assert metadata.labels == {"x"}
+    assert world.datafile("a.csv~").metadata.id == identity != metadata.id is not None
+    world.index.publish([world.keeper.classify(world.store.put("a.csv", b"others"), None)])
+    world.writer.describe("a.csv", labelled("y"))
+    assert world.datafile("a.csv").metadata.id not in (identity, None)
+
+
+def test_a_removed_name_whose_record_was_written_of_late_has_it_again_whole(world: World) -> None:
+    text = document(**{"a.csv": record("x", id=ID), "b.csv": record("y", id=OTHER_ID)})
+    for _ in range(2):
+        world.writer.store_document("", text)
+        for path in ("a.csv", "b.csv"):
+            world.writer.remove(path)
+            world.files.told.clear()
+            world.writer.create(path, os.O_WRONLY, 0o644, ME)
+            ((*_, metadata),) = [it for it in world.files.told if it[0] == "create"]
+            assert metadata.id == {"a.csv": ID, "b.csv": OTHER_ID}[path]
+            custom = encode_custom_metadata(metadata)
+            world.index.publish([world.keeper.classify(world.store.put(path, b"again", custom), None)])
+
+
+def test_an_id_that_another_has_by_now_does_not_come_back(world: World) -> None:
+    world.writer.store_document("", document(**{"a.csv": record("x", id=ID)}))
+    world.writer.remove("a.csv")
+    world.writer.store_document("dir", document(one=record("z", id=ID)))
+    world.writer.create("a.csv", os.O_WRONLY, 0o644, ME)
+    ((*_, metadata),) = [it for it in world.files.told if it[0] == "create"]
+    assert (metadata.labels, metadata.id == ID) == ({"x"}, False)
 
 
 def test_a_name_made_again_soon_has_its_metadata_but_not_its_id(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,9 +14,10 @@ from unit.cloud_world import DOWN, ME, World, begin, labelled, tagged
 from unit.memory_store import MemoryStore
 
 from octuefs.datafile import Datafile
-from octuefs.errors import Conflict, NotFound, OctuefsError
+from octuefs.errors import Conflict, NotFound, NotPermitted, OctuefsError
 from octuefs.index import Folder
 from octuefs.model.changes import MetadataChange
+from octuefs.stores.base import Ownership
 from octuefs.writing.base import OpenFile
 from octuefs.writing.sessions import Session, open_session
 
@@ -84,6 +86,42 @@ def test_a_new_file_is_stored_with_metadata_that_waited_and_that_came(world: Wor
     world.writer.describe("dir/new", labelled("later"))
     assert world.labels("dir/new") == {"waited", "dirty", "later"}
     world.truth()
+
+
+def test_new_files_and_folders_show_the_chosen_owner_and_modes(session: Session) -> None:
+    store = MemoryStore(ownership=Ownership(uid=7, gid=8, file_mode=0o640, dir_mode=0o750))
+    world = begin(store, session.journal, session)
+    key = "goog-reserved-posix-mode"
+    for name, mode, stored in (("usual", 0o644, "644"), ("chosen", 0o640, "640"), ("special", 0o600, "600")):
+        file = world.writer.create(name, os.O_WRONLY, mode, ME)
+        before = file.info()
+        finish(file)
+        after = world.datafile(name).info
+        assert after is not None
+        assert before is not None
+        for info in (before, after):
+            assert (info.uid, info.gid, stat.S_IMODE(info.mode)) == (7, 8, mode)
+        assert store.metadata(name)[key] == stored, "another mount may show others"
+    world.writer.make_folder("folder", 0o750, ME)
+    assert store.metadata("folder/")[key] == "750"
+    world.writer.set_owner("usual", 7, 8)
+    with pytest.raises(NotPermitted):
+        world.writer.set_owner("usual", 0, 8)
+    store.put("plain", b"x")
+    world.keeper.changed(["plain"]).result()
+    file = opened(world, "plain")
+    file.write(0, b"y")
+    assert (info := file.info()) is not None
+    assert (info.uid, info.gid, stat.S_IMODE(info.mode)) == (7, 8, 0o640)
+    finish(file)
+    assert store.metadata("plain") == {}
+    world.end()
+
+
+def test_usual_modes_are_not_stored(world: World) -> None:
+    write(world, "new", b"x")
+    world.writer.make_folder("folder", 0o755, ME)
+    assert (world.store.metadata("new"), world.store.metadata("folder/")) == ({}, {})
 
 
 def test_a_patch_between_open_and_close_is_kept(world: World) -> None:

@@ -416,10 +416,10 @@ def test_a_version_of_somebody_else_stays_and_ours_is_kept(world: World) -> None
         handle.flush()
     assert world.store.data("a") == b"theirs!"
     assert world.known("a").size == 7
-    (entry,) = world.files.recovered()
+    (entry,) = world.files.failed.recovered()
     assert (entry.path, entry.size) == ("a", 4)
     assert "another writer" in entry.reason
-    assert world.files.read_recovered(entry.id).read(0, 10) == b"ours"
+    assert world.files.failed.read_recovered(entry.id).read(0, 10) == b"ours"
     assert world.files.sync_state("a").startswith("failed: ")
     with pytest.raises(Conflict):
         handle.sync()
@@ -428,9 +428,9 @@ def test_a_version_of_somebody_else_stays_and_ours_is_kept(world: World) -> None
     assert reader.read(0, 10) == b"theirs!"
     reader.close()
     world.crash()
-    assert [(it.path, it.size) for it in world.files.recovered()] == [("a", 4)]
-    world.files.discard(entry.id)
-    assert world.files.recovered() == []
+    assert [(it.path, it.size) for it in world.files.failed.recovered()] == [("a", 4)]
+    world.files.failed.discard(entry.id)
+    assert world.files.failed.recovered() == []
     world.check_idle()
 
 
@@ -496,7 +496,7 @@ def test_the_same_field_changed_by_another_is_a_conflict(world: World) -> None:
     with pytest.raises(Conflict):
         handle.flush()
     assert world.store.data("a") == b"old"
-    assert [entry.path for entry in world.files.recovered()] == ["a"]
+    assert [entry.path for entry in world.files.failed.recovered()] == ["a"]
     handle.close()
 
 
@@ -528,7 +528,7 @@ def test_a_failure_keeps_what_was_written(world: World) -> None:
     with pytest.raises(PermissionRefused, match="recovered"):
         handle.flush()
     handle.close()
-    assert [(it.path, it.size) for it in world.files.recovered()] == [("a", 4)]
+    assert [(it.path, it.size) for it in world.files.failed.recovered()] == [("a", 4)]
     assert world.index.entry("a") is None
     world.write("a", b"again")
     assert world.store.data("a") == b"again"
@@ -546,7 +546,7 @@ def test_other_bytes_than_were_sent_are_a_failure(world: World, monkeypatch: pyt
     monkeypatch.setattr(world.store, "send", damaged)
     with pytest.raises(ChecksumMismatch):
         handle.flush()
-    assert [it.size for it in world.files.recovered()] == [9 * MIB]
+    assert [it.size for it in world.files.failed.recovered()] == [9 * MIB]
 
 
 @pytest.mark.parametrize("write_back", [False, True])
@@ -641,7 +641,7 @@ def test_a_failure_behind_is_told_at_the_next_open(world: World) -> None:
     with pytest.raises(PermissionRefused):
         world.open("a")
     assert world.open("a", RDONLY).read(0, 9) == b""
-    assert [it.size for it in world.files.recovered()] == [6]
+    assert [it.size for it in world.files.failed.recovered()] == [6]
 
 
 # --- removing and renaming
@@ -859,7 +859,7 @@ def test_a_large_upload_that_fails_for_good_is_kept(world: World, monkeypatch: p
     world.store.fail("send", StoreUnavailable("busy"), times=100)
     with pytest.raises(StoreUnavailable):
         handle.flush()
-    assert [it.size for it in world.files.recovered()] == [9 * MIB]
+    assert [it.size for it in world.files.failed.recovered()] == [9 * MIB]
     assert world.store.names() == set()
 
 
@@ -946,12 +946,12 @@ def test_a_lost_append_is_kept_and_says_where_it_belongs(world: World) -> None:
     world.store.put("a", b"theirs")
     with pytest.raises(Conflict):
         handle.flush()
-    (entry,) = world.files.recovered()
+    (entry,) = world.files.failed.recovered()
     assert (entry.size, str(9 * MIB) in entry.reason) == (4, True)
-    assert world.files.read_recovered(entry.id).read(0, 9) == b"more"
+    assert world.files.failed.read_recovered(entry.id).read(0, 9) == b"more"
     assert world.store.names() == {"a"}
     world.crash()
-    assert world.files.read_recovered(entry.id).read(1, 9) == b"ore"
+    assert world.files.failed.read_recovered(entry.id).read(1, 9) == b"ore"
 
 
 def test_an_append_whose_answer_was_lost_is_no_conflict(world: World) -> None:
@@ -959,9 +959,10 @@ def test_an_append_whose_answer_was_lost_is_no_conflict(world: World) -> None:
     world.put("a", base)
     handle = world.open("a", WRONLY | os.O_APPEND)
     handle.write(0, b"more")
-    world.store.fail("compose", Conflict("412"), after=True)
+    world.store.lose_answer("compose")
     handle.flush()
     assert world.store.data("a") == base + b"more"
+    assert world.files.failed.recovered() == []
 
 
 @pytest.mark.expected_logs("could not be deleted")
@@ -1070,7 +1071,7 @@ def test_write_back_tries_again_until_the_store_is_there(make: Make, monkeypatch
         pass
     assert world.store.data("a") == b"x"
     assert world.report.failure_count == 1, "said once"
-    assert world.files.recovered() == []
+    assert world.files.failed.recovered() == []
     world.check_idle()
 
 
@@ -1081,7 +1082,7 @@ def test_write_back_keeps_what_can_never_be_stored(make: Make) -> None:
     world.write("a", b"x")
     assert world.files.drain(10) == 0
     assert world.index.entry("a") is None
-    assert [it.path for it in world.files.recovered()] == ["a"]
+    assert [it.path for it in world.files.failed.recovered()] == ["a"]
     assert world.files.sync_state("a") == "failed: no"
 
 
@@ -1140,7 +1141,7 @@ def test_what_was_stored_and_not_noted_is_no_conflict(make: Make) -> None:
     world.store.put("a", b"data", contentType="application/octet-stream")
     world.crash()
     assert world.files.drain(10) == 0
-    assert world.files.recovered() == []
+    assert world.files.failed.recovered() == []
     world.check_idle()
 
 
@@ -1153,7 +1154,7 @@ def test_a_conflict_after_a_crash_keeps_both(make: Make) -> None:
     world.crash()
     assert world.files.drain(10) == 0
     assert world.store.data("a") == b"theirs"
-    assert [it.path for it in world.files.recovered()] == ["a"]
+    assert [it.path for it in world.files.failed.recovered()] == ["a"]
     assert world.known("a").size == 6
 
 
@@ -1167,10 +1168,10 @@ def test_what_was_open_is_offered_and_its_session_cancelled(world: World) -> Non
     world.crash()
     assert world.files._streams.wait(10)
     assert world.store.sessions == {}
-    (entry,) = world.files.recovered()
+    (entry,) = world.files.failed.recovered()
     assert (entry.path, entry.size) == ("a", 20 * MIB)
     assert world.store.names() == set()
-    world.files.discard(entry.id)
+    world.files.failed.discard(entry.id)
     world.check_idle()
 
 
@@ -1185,7 +1186,7 @@ def test_a_torn_file_is_not_stored(make: Make) -> None:
     assert world.files.drain(10) == 0
     assert world.store.names() == {"a"}, "small ones are whole in the journal"
     assert world.store.data("a") == b"whole"
-    assert [(it.path, it.size) for it in world.files.recovered()] == [("b", 3)]
+    assert [(it.path, it.size) for it in world.files.failed.recovered()] == [("b", 3)]
 
 
 def test_recovered_content_is_put_back_over_what_stands_there(world: World) -> None:
@@ -1200,15 +1201,15 @@ def test_recovered_content_is_put_back_over_what_stands_there(world: World) -> N
         handle.close()
     world.store.drop("b")
     world.look(["b"])
-    for entry in world.files.recovered():
-        world.files.put_back(entry.id)
+    for entry in world.files.failed.recovered():
+        world.files.failed.put_back(entry.id)
     assert (world.store.data("a"), world.store.data("b")) == (b"ours", b"ours")
     one, two = (decode_custom_metadata(world.store.metadata(path))[0] for path in "ab")
     assert one is not None
     assert two is not None
     assert (one.labels, one.id, world.store.metadata("a")["foreign"]) == ({"new"}, str(UUID(int=1)), "x")
     assert two.labels == {"mine", "new"}
-    assert world.files.recovered() == []
+    assert world.files.failed.recovered() == []
     world.check_idle()
 
 
@@ -1220,8 +1221,8 @@ def test_recovered_appends_are_put_back_at_the_end(world: World) -> None:
     with pytest.raises(Conflict):
         handle.flush()
     handle.close()
-    (entry,) = world.files.recovered()
-    world.files.put_back(entry.id)
+    (entry,) = world.files.failed.recovered()
+    world.files.failed.put_back(entry.id)
     assert world.store.data("a") == b"theirsmore"
 
 
@@ -1374,7 +1375,7 @@ class Reference:
             handle.flush()
             handle.close()
         assert self.world.files.drain(20) == 0
-        assert self.world.files.recovered() == []
+        assert self.world.files.failed.recovered() == []
         assert self.world.store.names() == set(self.names)
         for name, data in self.names.items():
             assert self.world.store.data(name) == data

@@ -20,7 +20,7 @@ FLOORS = (
     ("tree",),
     ("dataset",),
     ("writing",),
-    ("keeper", "stored_metadata"),
+    ("keeper", "differences", "other_names", "stored_metadata"),
     ("index", "content"),
     ("datafile",),
     ("stores",),
