@@ -26,6 +26,10 @@ class AlreadyExists(OctuefsError):
     errno = errno.EEXIST
 
 
+class HiddenHere(AlreadyExists):
+    """Something stands in the dataset under a name that a view does not show."""
+
+
 class NotEmpty(OctuefsError):
     """A folder that was to be removed or replaced still holds something."""
 

@@ -5,7 +5,7 @@ import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from octuefs.errors import OctuefsError
 from octuefs.stores.base import ByteSource
@@ -17,6 +17,15 @@ class BadHandle(OctuefsError):
     """A handle number that is not open (any more)."""
 
     errno = errno.EBADF
+
+
+@runtime_checkable
+class Synced(Protocol):
+    """What can be made durable though it is open for reading alone, as on a disk."""
+
+    def sync(self, *, data_only: bool = False) -> None:
+        """fsync(2)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

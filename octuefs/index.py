@@ -272,9 +272,17 @@ class Index:
         return folder
 
     def _put_datafile(self, datafile: Datafile) -> None:
-        folder = self._folder_for(parent_of(datafile.path))
-        name = name_of(datafile.path)
+        parent, _, name = datafile.info.path.rpartition("/")
+        folder = self._folder_for(parent)
         present = folder.children.get(name)
+        if isinstance(present, Datafile):
+            folder.children[name] = datafile
+            if present.metadata is datafile.metadata and present.row >= 0:
+                self._exchange(present, datafile)
+                return
+            self._forget(present)
+            self._remember(datafile)
+            return
         if isinstance(present, Folder) and datafile.in_cloud:
             self.shadowed[datafile.path] = datafile
             return
@@ -282,6 +290,26 @@ class Index:
             self._drop(present)
         folder.children[name] = datafile
         self._remember(datafile)
+
+    def _exchange(self, present: Datafile, datafile: Datafile) -> None:
+        """Let a datafile have the row of one with the same name and metadata: a file that was written."""
+        row, present.row = present.row, -1
+        datafile.row = row  # last: a datafile may be published again
+        self._rows[row] = datafile
+        self.total_bytes += datafile.size - present.size
+        if present.crc32c == datafile.crc32c:
+            return
+        if present.crc32c is None:
+            self.unhashed.discard(row)
+        else:
+            known = self.by_hash[present.hash_value]
+            known.discard(row)
+            if not known:
+                del self.by_hash[present.hash_value]
+        if datafile.crc32c is None:
+            self.unhashed.add(row)
+        else:
+            self.by_hash.setdefault(datafile.hash_value, BitMap()).add(row)
 
     def _put_other(self, info: ObjectInfo) -> None:
         folder = self._folder_for(parent_of(info.path))
@@ -392,8 +420,9 @@ class Index:
         """Return what stands at a path of the dataset, the root folder for ""."""
         if not path:
             return self.root
-        folder = self.folder(parent_of(path))
-        return folder.children.get(name_of(path)) if folder else None
+        parent, _, name = path.rpartition("/")
+        folder = self.folder(parent) if parent else self.root
+        return folder.children.get(name) if folder is not None else None
 
     def folder(self, path: str) -> Folder | None:
         """Return the folder at a path, or None."""

@@ -359,18 +359,17 @@ class Keeper:
                 return OtherSeen(info)
             self.other_names.add_link(info.path, target.info.path if target.info is not None else None)
             return self._datafile_on_disk(info, metadata, target.info)
-        if info.links > 1:
-            self.other_names.add_hard_link(info.path, info.inode)
         return self._datafile_on_disk(info, metadata, info)
 
     def _datafile_on_disk(
         self, info: ObjectInfo, metadata: DatafileMetadata | None, content: ObjectInfo | None
     ) -> DatafileSeen:
         """Return a datafile that keeps the hash which is known of the same content."""
+        if info.links > 1:
+            self.other_names.add_hard_link(info.path, info.inode)
         datafile = Datafile(info, self.location, metadata or NO_METADATA, content)
         known = self.index.entry(info.path)
-        same = isinstance(known, Datafile) and content and known.content and known.content.version == content.version
-        if same and isinstance(known, Datafile):
+        if isinstance(known, Datafile) and content and known.content and known.content.version == content.version:
             datafile.crc32c = known.crc32c
         return DatafileSeen(datafile)
 

@@ -14,6 +14,7 @@ from octuefs.errors import (
     BadValue,
     ChecksumMismatch,
     Conflict,
+    HiddenHere,
     LocalFailure,
     NoAttribute,
     NotPermitted,
@@ -24,7 +25,7 @@ from octuefs.errors import (
     TooBig,
     Unsupported,
 )
-from octuefs.handles import BadHandle, ControlHandle, DirectoryHandle, HandleTable, ReadHandle, WriteHandle
+from octuefs.handles import BadHandle, ControlHandle, DirectoryHandle, HandleTable, ReadHandle, Synced, WriteHandle
 from octuefs.report import Report, printable
 from octuefs.stores.base import Space
 from octuefs.stores.writing import Times
@@ -33,7 +34,7 @@ from octuefs.tree.node import Attributes, DirectoryEntry, Node
 from octuefs.writing.base import Caller, OpenFile
 
 _FAILURES = (ChecksumMismatch, Conflict, LocalFailure, PermissionRefused, StoreUnavailable, TimedOut)
-_REFUSALS = (BadValue, NotPermitted, ReadOnly, TooBig)
+_REFUSALS = (BadValue, HiddenHere, NotPermitted, ReadOnly, TooBig)
 """What a program is told by a bare errno, and a person wants the reason of."""
 
 _QUESTIONS = frozenset({"getattr", "getxattr", "listxattr", "readlink", "opendir", "readdir"})
@@ -146,8 +147,10 @@ class Operations:
 
         :raise ReadOnly: for writing, on a read-only mount
         """
-        if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
-            return self._opened(ReadHandle(node, node.open()))
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            if not flags & os.O_TRUNC:
+                return self._opened(ReadHandle(node, node.open()))
+            flags |= os.O_RDWR  # the kernel lets the program read alone, and empties the file as it may be written
         if node.control is not None:
             return Opened(self._files.add(ControlHandle(node)), direct=True)
         self._check_writable()
@@ -208,11 +211,11 @@ class Operations:
             opened.source.flush()
 
     def fsync(self, handle: int, *, data_only: bool) -> None:
-        """fsync(2) and fdatasync(2)."""
+        """fsync(2) and fdatasync(2), on a file open for reading too (`sync FILE`): what others wrote is durable."""
         opened = self._files.get(handle)
-        if isinstance(opened, WriteHandle):
+        if not isinstance(opened, ControlHandle) and isinstance(opened.source, Synced):
             opened.source.sync(data_only=data_only)
-        elif self._dataset.writer is not None:
+        if not isinstance(opened, WriteHandle) and self._dataset.writer is not None:
             opened.node.sync()
 
     def fsyncdir(self, handle: int) -> None:

@@ -3,7 +3,7 @@
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
@@ -36,6 +36,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         _say(session.config, f"files of failed tests are in {folder} until the next run")
     else:
         mounting.remove(folder)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let what a test says of odd names get to the process that reports: it is sent there as UTF-8."""
+    report = yield
+    report.sections = [(title, _encodable(text)) for title, text in report.sections]
+    text = str(report.longrepr) if report.failed else ""
+    if text != _encodable(text):
+        report.longrepr = _encodable(text)
+    return report
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _say(config: pytest.Config, text: str, **markup: bool) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 
 from octuefs.drivers.binding import Fuse, calling_thread, calling_user
 from octuefs.drivers.pages import PageCaches
@@ -72,8 +72,8 @@ class LibfuseAdapter:
         self._nodes: LRUCache[str, tuple[int, Node]] = LRUCache(CACHED_NODES)
         self._misses: dict[str, tuple[int, float]] = {}
         """Of names that are not there: at which version, and until when that counts."""
-        self._overtaken: TTLCache[tuple[str, str, int], Conflict] = TTLCache(CACHED_MISSES, ttl=_SECOND_TRY_SECONDS)
-        """Calls that have just failed because another was first, by operation, path and thread."""
+        self._overtaken: dict[tuple[str, str, int], tuple[Conflict, float]] = {}
+        """Calls that have just failed because another was first, by operation, path and thread, and until when."""
         self._pages = PageCaches(CACHED_NODES, operations.version_of, operations.identity_of)
 
     def __call__(self, operation: str, *arguments: Any) -> Any:
@@ -84,8 +84,7 @@ class LibfuseAdapter:
             return getattr(self, operation)(*arguments)
         except OctuefsError as error:
             if isinstance(error, Conflict) and operation in _BY_PATH:
-                with self._lock:
-                    self._overtaken[operation, arguments[0], calling_thread()] = error
+                self._note_overtaken(operation, arguments[0], error)
             self._operations.note_failure(operation, arguments[0] or "an open file", error)
             raise OSError(to_errno(error), str(error)) from error
         except OSError as error:
@@ -100,9 +99,15 @@ class LibfuseAdapter:
         The first try has had the store looked at, so the second would change, unseen, what another stored.
         """
         with self._lock:
-            error = self._overtaken.pop((operation, path, calling_thread()), None)
-        if error is not None:
+            error, until = self._overtaken.pop((operation, path, calling_thread()), (None, 0.0))
+        if error is not None and until > time.monotonic():
             raise OSError(to_errno(error), str(error))
+
+    def _note_overtaken(self, operation: str, path: str, error: Conflict) -> None:
+        with self._lock:
+            self._overtaken[operation, path, calling_thread()] = (error, time.monotonic() + _SECOND_TRY_SECONDS)
+            if len(self._overtaken) > CACHED_MISSES:
+                del self._overtaken[next(iter(self._overtaken))]
 
     # --- paths to nodes
 

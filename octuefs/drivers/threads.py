@@ -17,18 +17,27 @@ _this_thread = threading.local()
 
 
 def keep_state() -> None:
-    """Keep the state of the thread that calls until it ends; on systems that do not say when that is, do nothing."""
-    if _at_thread_exit is None or hasattr(_this_thread, "kept"):
+    """Keep the state of the thread that calls until it ends; on systems that do not say when that is, do nothing.
+
+    The main thread's is kept anyway, and ends after Python itself.
+    """
+    if hasattr(_this_thread, "kept"):
         return
     _this_thread.kept = True
+    if _at_thread_exit is None or threading.get_ident() == threading.main_thread().ident:
+        return
     # The last argument names the library that must stay loaded until then, by an address in it: any will do but none.
     if _at_thread_exit(_give_back, None, ctypes.cast(_at_thread_exit, ctypes.c_void_p)) == 0:
         ctypes.pythonapi.PyGILState_Ensure()
 
 
 def _end(_: Any) -> None:
-    """End what `keep_state` began; the state goes when this call is over, as after any other."""
-    ctypes.pythonapi.PyGILState_Release(_LOCKED)
+    """End what `keep_state` began; the state goes when this call is over, as after any other.
+
+    A thread that Python made has lost its state by now, and this call has one of its own.
+    """
+    if hasattr(_this_thread, "kept"):
+        ctypes.pythonapi.PyGILState_Release(_LOCKED)
 
 
 _give_back = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_end)

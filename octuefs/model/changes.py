@@ -27,7 +27,7 @@ from octuefs.model.metadata import (
     Record,
     updated,
 )
-from octuefs.model.tagpaths import TagEdits, is_within, tag_path, with_tag, without_empty, without_tag
+from octuefs.model.tagpaths import TagEdits, arranged, is_within, tag_path, with_tag, without_empty, without_tag
 from octuefs.model.values import check_depth, from_journal_form, journal_form, same, stored_form
 
 
@@ -240,7 +240,8 @@ def _conflict(name: str) -> Conflict:
 def over(source: DatafileMetadata, target: DatafileMetadata) -> DatafileMetadata:
     """Return the metadata of a file that is renamed over another.
 
-    The fields set on the source win, those it lacks are kept from the target; the target's ID stays where it has one.
+    The fields set on the source win, those it lacks are kept from the target; the target's ID stays where it has one,
+    and so does the order of its tags, for programs that copy attributes see them sorted.
     """
     new: dict[str, Any] = {}
     unread = {**target.unread, **source.unread}
@@ -252,6 +253,8 @@ def over(source: DatafileMetadata, target: DatafileMetadata) -> DatafileMetadata
             next((record for record in order if name in record.unread), source),
         )
         new[name] = getattr(origin, name)
+        if name == "tags" and origin is source:
+            new[name] = arranged(source.tags, target.tags)
         unread.pop(name, None)
         if name in origin.unread:
             unread[name] = origin.unread[name]
@@ -262,9 +265,7 @@ def copied(metadata: DatafileMetadata) -> DatafileMetadata:
     """Return what another name of a file has, or one that is made again: its labels, tags and timestamp."""
     # A number that is stored for the timestamp stays the one that is written.
     unread = {key: value for key, value in metadata.unread.items() if key == "timestamp" and metadata.timestamp}
-    return DatafileMetadata(
-        timestamp=metadata.timestamp, tags=metadata.tags, labels=metadata.labels, unread=unread
-    )
+    return DatafileMetadata(timestamp=metadata.timestamp, tags=metadata.tags, labels=metadata.labels, unread=unread)
 
 
 # --- records as they are stored
@@ -352,22 +353,26 @@ _OF_DATAFILE = ("labels", "tags", "timestamp")
 _OF_DATASET = ("name", "labels", "tags")
 
 
-def datafile_change(name: str, value: bytes) -> MetadataChange:
+def datafile_change(name: str, value: bytes, present: DatafileMetadata | None = None) -> MetadataChange:
     """Return what setting an attribute of a datafile means; `name` is without `user.octue.`.
+
+    Tags that are set as a whole keep the order of those `present`, for the attribute shows them sorted.
 
     :raise BadValue: where the value cannot be taken
     :raise NotPermitted: for a name that cannot be set
     :raise Unsupported: for a name that means nothing here
     """
-    return _set_attribute(name, value, _OF_DATAFILE, revive_types=True)
+    return _set_attribute(name, value, _OF_DATAFILE, present, revive_types=True)
 
 
-def dataset_change(name: str, value: bytes, *, revive_types: bool = True) -> MetadataChange:
+def dataset_change(
+    name: str, value: bytes, present: DatasetMetadata | None = None, *, revive_types: bool = True
+) -> MetadataChange:
     """Return what setting an attribute of a dataset means, with the same failures.
 
     `revive_types` is False for a cloud dataset, whose tags are read without (`decode_dataset_record`).
     """
-    return _set_attribute(name, value, _OF_DATASET, revive_types=revive_types)
+    return _set_attribute(name, value, _OF_DATASET, present, revive_types=revive_types)
 
 
 def removal_change(name: str, metadata: DatafileMetadata | DatasetMetadata) -> MetadataChange:
@@ -392,17 +397,27 @@ def removal_change(name: str, metadata: DatafileMetadata | DatasetMetadata) -> M
 _EMPTY = {"labels": NO_LABELS, "tags": NO_TAGS}
 
 
-def _set_attribute(name: str, value: bytes, known: Collection[str], *, revive_types: bool) -> MetadataChange:
+def _set_attribute(
+    name: str,
+    value: bytes,
+    known: Collection[str],
+    present: DatafileMetadata | DatasetMetadata | None,
+    *,
+    revive_types: bool,
+) -> MetadataChange:
     if name in _READ_ONLY:
         raise _read_only(name)
     if name not in known and not name.startswith(_TAG_PREFIX):
         raise Unsupported(f"{_ATTRIBUTE_PREFIX}{name}: there is no such attribute here; {_listed(known)} can be set")
     try:
-        return _parsed(name, value.decode("utf-8"), revive_types=revive_types)
+        change = _parsed(name, value.decode("utf-8"), revive_types=revive_types)
     except UnicodeDecodeError as error:
         raise BadValue(f"{_ATTRIBUTE_PREFIX}{name}: the value is not UTF-8 (at byte {error.start})") from None
     except BadValue as error:
         raise BadValue(f"{_ATTRIBUTE_PREFIX}{name}: {error}") from None
+    if name == "tags" and present is not None:
+        return MetadataChange({name: arranged(change.fields[name], present.tags)})
+    return change
 
 
 def _parsed(name: str, text: str, *, revive_types: bool) -> MetadataChange:

@@ -4,7 +4,7 @@ The inverse of `viewnames.tag_entries`: within a key's part percent-encoding cou
 Tags are never changed in place; what is returned shares with what was given all that stayed.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from octuefs.errors import BadValue, NotPermitted
@@ -71,6 +71,23 @@ def without_empty(tags: Mapping[str, Any], path: TagPath) -> Mapping[str, Any]:
         return tags
     inner = without_empty(inner, rest)
     return {**tags, key: inner} if inner else without_tag(tags, path[:1])
+
+
+def arranged(tags: Mapping[str, Any], like: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return tags with their keys, those within them too, in the order that they have in `like`, and new ones last."""
+    return {key: _arranged(tags[key], like.get(key)) for key in _ordered(tags, like)} if tags and like else tags
+
+
+def _arranged(value: Any, like: Any) -> Any:
+    if isinstance(value, Mapping) and isinstance(like, Mapping):
+        return {key: _arranged(value[key], like.get(key)) for key in _ordered(value, like)}
+    if isinstance(value, list) and isinstance(like, list) and len(value) == len(like):
+        return [_arranged(*pair) for pair in zip(value, like, strict=True)]
+    return value
+
+
+def _ordered(keys: Collection[str], like: Collection[str]) -> Iterable[str]:
+    return dict.fromkeys((*(key for key in like if key in keys), *keys))
 
 
 class TagEdits:

@@ -102,17 +102,19 @@ class LocalWriting(LocalRoot):
         finally:
             file.close()
 
-    def replace_file(self, path: str, data: bytes) -> None:
+    def replace_file(self, path: str, data: bytes, *, keeps_time: bool = False) -> None:
         """Put a file with this content in the place of what stands at `path`, atomically and durably.
 
         The present file's permissions and owner are kept as far as we may; a first one has mode 0644, and where we
-        are root it belongs to the folder's owner.
+        are root it belongs to the folder's owner. With `keeps_time` the folder's mtime stays what it is, where we may
+        set it.
         """
         with self._in_folder(path) as (folder, name):
             temporary = os.fsencode(temporary_name())
             fd = _unnamed_file(folder)
             try:
                 named = fd < 0
+                before = os.fstat(folder).st_mtime_ns
                 if named:
                     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
                 try:
@@ -120,9 +122,12 @@ class LocalWriting(LocalRoot):
                     _take_after(fd, folder, name)
                     os.fsync(fd)
                     if not named:
+                        before = os.fstat(folder).st_mtime_ns  # so late: others may have made names meanwhile
                         os.link(f"/proc/self/fd/{fd}", temporary, dst_dir_fd=folder)
                         named = True
                     os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                    if keeps_time:
+                        _set_times(folder, b".", (None, before))
                 except BaseException:
                     if named:
                         with suppress(OSError):
@@ -155,10 +160,13 @@ class LocalWriting(LocalRoot):
         with self._in_folder(old) as (folder, name), self._in_folder(new) as (new_folder, new_name):
             os.link(name, new_name, src_dir_fd=folder, dst_dir_fd=new_folder, follow_symlinks=False)
 
-    def remove(self, path: str) -> None:
-        """unlink(2)."""
+    def remove(self, path: str, *, keeps_time: bool = False) -> None:
+        """unlink(2); with `keeps_time` the folder's mtime stays what it is, where we may set it."""
         with self._in_folder(path) as (folder, name):
+            before = os.fstat(folder).st_mtime_ns if keeps_time else None
             os.unlink(name, dir_fd=folder)
+            if keeps_time:
+                _set_times(folder, b".", (None, before))
 
     def remove_folder(self, path: str) -> None:
         """rmdir(2)."""
@@ -200,10 +208,8 @@ class LocalWriting(LocalRoot):
 
     def set_times(self, path: str, times: Times) -> None:
         """utimensat(2) with AT_SYMLINK_NOFOLLOW."""
-        values = (_Timespec * 2)(_timespec(times[0]), _timespec(times[1]))
         with self._in_folder(path) as (folder, name):
-            if _utimensat(folder, name, values, _AT_SYMLINK_NOFOLLOW) != 0:
-                number = ctypes.get_errno()
+            if number := _set_times(folder, name, times):
                 raise OSError(number, os.strerror(number))
 
     def set_xattr(self, path: str, name: str, value: bytes, flags: int) -> None:
@@ -276,6 +282,12 @@ class LocalWriting(LocalRoot):
             return open_beneath(self._root(), path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
             raise self._failure(error, path) from error
+
+
+def _set_times(folder: int, name: bytes, times: Times) -> int:
+    """Call utimensat(2), which follows no link, and return its errno, 0 for success."""
+    values = (_Timespec * 2)(_timespec(times[0]), _timespec(times[1]))
+    return ctypes.get_errno() if _utimensat(folder, name, values, _AT_SYMLINK_NOFOLLOW) != 0 else 0
 
 
 def _timespec(nanoseconds: int | None) -> _Timespec:

@@ -73,8 +73,8 @@ class DiskStore(Store, Protocol):
         """link(2): another name for what stands at `old`, a symbolic link itself included."""
         ...
 
-    def remove(self, path: str) -> None:
-        """unlink(2)."""
+    def remove(self, path: str, *, keeps_time: bool = False) -> None:
+        """unlink(2); with `keeps_time` the folder's mtime stays what it is, where we may set it."""
         ...
 
     def remove_folder(self, path: str) -> None:
@@ -113,11 +113,12 @@ class DiskStore(Store, Protocol):
         """fsync(2) of a folder."""
         ...
 
-    def replace_file(self, path: str, data: bytes) -> None:
+    def replace_file(self, path: str, data: bytes, *, keeps_time: bool = False) -> None:
         """Put a file with this content in the place of what stands at `path`, atomically and durably.
 
         The present file's permissions and owner are kept. Nobody ever sees a part of the content, and another name
-        shows in the folder for a moment at most: `.octuefs-<uuid>.octue`.
+        shows in the folder for a moment at most: `.octuefs-<uuid>.octue`. With `keeps_time` the folder's mtime stays
+        what it is, where we may set it.
         """
         ...
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from octuefs.tree.documents import Documents
+from octuefs.tree.emptied import Emptied
 from octuefs.tree.filling import Filling
 from octuefs.tree.node import DirectoryEntry, Node
 from octuefs.tree.scope import Scope
@@ -25,7 +26,12 @@ class Context(Protocol):
 
     @property
     def filling(self) -> Filling:
-        """The folders that programs have just made."""
+        """The folders that programs are filling."""
+        ...
+
+    @property
+    def emptied(self) -> Emptied:
+        """The folders that programs are removing."""
         ...
 
     def directory(self, scope: Scope, path: str) -> Node:

@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset
@@ -56,9 +57,7 @@ class ScopeDirectory(Branch):
 
     def find(self, name: str) -> Node | None:
         """Return the node of a name, listed or not, or None."""
-        if name != METADATA_NAME:
-            self.context.filling.touch(self.scope)
-        elif self.hides_document:
+        if name == METADATA_NAME and self.hides_document:
             return None
         return self.own(name) or self.context.virtual(self.scope, self.path, name)
 
@@ -72,10 +71,14 @@ class ScopeDirectory(Branch):
 
     def entries(self) -> Iterable[DirectoryEntry]:
         """See `Node`."""
-        self.context.filling.end(self.scope)
+        context, scope = self.context, self.scope
+        context.filling.end(scope)
         own = self.own_entries()
-        virtual = [it for it in self.context.listed_virtual(self.scope, self.path) if it.name not in own]
-        return sorted([*own.values(), *virtual], key=lambda entry: path_bytes(entry.name))
+        virtual = [it for it in context.listed_virtual(scope, self.path) if it.name not in own]
+        entries = sorted([*own.values(), *virtual], key=lambda entry: path_bytes(entry.name))
+        if not scope.is_view:
+            context.emptied.listed(scope, document=any(it.name == METADATA_NAME for it in entries))
+        return entries
 
     def folder_entry(self, name: str, folder: Folder | None = None) -> DirectoryEntry:
         """Return the entry of a folder in this directory."""
@@ -104,7 +107,8 @@ class ScopeDirectory(Branch):
 
     def sync(self) -> None:
         """See `Node`."""
-        self.dataset.writing.sync_folder(self.scope.folder)
+        with suppress(NotFound):  # what has gone needs nothing
+            self.dataset.writing.sync_folder(self.scope.folder)
 
     # --- names
 
@@ -152,6 +156,10 @@ class ScopeDirectory(Branch):
     def is_document(self, name: str) -> bool:
         """Say whether a name stands for the directory's metadata, as it does unless something odd has it."""
         return name == METADATA_NAME and (isinstance(self.own(name), StoredDocumentNode) or self.own(name) is None)
+
+    def was_described(self) -> None:
+        """Take note that a file here was given metadata."""
+        self.context.filling.described(self.scope)
 
     def open_document(self, flags: int) -> OpenFile:
         """Open it for writing, be it there or not."""

@@ -209,8 +209,8 @@ class DocumentNode(VirtualLeaf):
 
     @property
     def volatile(self) -> bool:
-        """See `Node`: while it is written, nothing of it is to be remembered."""
-        return self._documents.find(self._scope) is not None
+        """See `Node`: the kernel would cut what it reads at the length that was written."""
+        return True
 
     def _text(self) -> bytes:
         """Return the text as programs see it."""
@@ -264,8 +264,8 @@ class StoredDocumentNode(OtherNode):
 
     @property
     def volatile(self) -> bool:
-        """See `Node`."""
-        return self._documents.find(self._scope) is not None
+        """See `Node`: the text that is stored may be longer than the one that was written a moment ago."""
+        return True
 
     def attributes(self) -> Attributes:
         """See `Node`."""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from octuefs.datafile import Datafile
+from octuefs.datafile import NO_METADATA, Datafile
 from octuefs.errors import AlreadyExists, CrossDevice, IsADirectory, NotADirectory, NotFound, NotPermitted
 from octuefs.index import Folder
 from octuefs.model.paths import METADATA_NAME, SIGNED_METADATA_NAME, is_temporary, parent_of
@@ -33,10 +33,19 @@ class RealDirectory(ScopeDirectory):
 
     def find(self, name: str) -> Node | None:
         """See `ScopeDirectory`; the store is asked too for what the index may not know yet."""
+        if name == METADATA_NAME and not self.hides_document:
+            self._settle_document()
         found = super().find(name)
         if found is not None or (name == METADATA_NAME and self.hides_document):
             return found
         return self.own(name) if self.dataset.keeper.find_unseen(self.place(name)) else None
+
+    def _settle_document(self) -> None:
+        """See to it that `.octue` stands on a disk if there are metadata for it, and has gone if there are none."""
+        if self.context.emptied.has_document(self.scope):
+            self.dataset.writing.write_document(self.scope.folder)
+        else:
+            self.dataset.show_document(self.scope.folder)
 
     def own(self, name: str) -> Node | None:
         """See `ScopeDirectory`."""
@@ -47,7 +56,7 @@ class RealDirectory(ScopeDirectory):
         if isinstance(entry, Folder):
             return self.down(name)
         if isinstance(entry, Datafile):
-            return DatafileNode(self.dataset, entry, in_view=False)
+            return DatafileNode(self.dataset, entry, in_view=False, described=self.was_described)
         if name == METADATA_NAME:
             if self.dataset.in_cloud:
                 return None  # made of the objects' metadata and of what is stored
@@ -58,6 +67,7 @@ class RealDirectory(ScopeDirectory):
     def own_entries(self) -> Mapping[str, DirectoryEntry]:
         """See `ScopeDirectory`."""
         dataset = self.dataset
+        dataset.show_document(self.scope.folder)
         folder = dataset.index.folder(self.scope.folder)
         if folder is None:
             raise NotFound(f"{self.path}: no such folder")
@@ -92,7 +102,8 @@ class RealDirectory(ScopeDirectory):
         self.check_new(name)
         if self.is_document(name):
             return self.open_document(flags | os.O_TRUNC)
-        return self.dataset.writing.create(self.place(name), flags, mode, caller)
+        file = self.dataset.writing.create(self.place(name), flags, mode, caller)
+        return self.context.filling.made(self.scope, file)
 
     def make_folder(self, name: str, mode: int, caller: Caller) -> None:
         """See `Node`."""
@@ -122,14 +133,20 @@ class RealDirectory(ScopeDirectory):
         self.check_ours(name)
         if is_temporary(name):
             raise NotFound(f"{self.path}/{name}: no such file")
+        dataset, emptied = self.dataset, self.context.emptied
         if self.is_document(name):
-            if not self.has_document:
+            self._settle_document()
+            if self.has_document:
+                dataset.writing.remove_document(self.scope.folder)
+            elif not emptied.has_document(self.scope):
                 raise NotFound(f"{self.path}/{name}: no such file")
-            self.dataset.writing.remove_document(self.scope.folder)
+            emptied.forget(self.scope)
             return
-        if self.dataset.index.folder(self.place(name)) is not None:
+        entry = dataset.index.entry(self.place(name))
+        if isinstance(entry, Folder):
             raise IsADirectory(f"{self.path}/{name}: it is a folder")
-        self.dataset.writing.remove(self.place(name))
+        dataset.writing.remove(self.place(name))
+        emptied.removed(self.scope, described=isinstance(entry, Datafile) and entry.metadata != NO_METADATA)
 
     def remove_folder(self, name: str) -> None:
         """See `Node`."""
@@ -138,6 +155,7 @@ class RealDirectory(ScopeDirectory):
         if entry is not None and not isinstance(entry, Folder):
             raise NotADirectory(f"{self.path}/{name}: it is no folder")
         self.dataset.writing.remove_folder(self.place(name))
+        self.context.emptied.forget(self.scope.down(name))
 
     def give(self, name: str) -> Moving:
         """See `Node`."""
@@ -156,6 +174,7 @@ class RealDirectory(ScopeDirectory):
         if not replace and moving.path == self.place(name):
             raise AlreadyExists(f"{self.path}/{name} is there already")
         if self.is_document(name):
+            self._settle_document()
             self.take_document(moving, replace=replace)
         else:
             self.take_as(moving, name, replace=replace)

@@ -14,6 +14,7 @@ from octuefs.tree.control import CONTROL_NAME, ControlFiles, ControlPanel
 from octuefs.tree.directory import ScopeDirectory
 from octuefs.tree.document import DocumentNode, has_metadata
 from octuefs.tree.documents import Documents
+from octuefs.tree.emptied import Emptied
 from octuefs.tree.filling import Filling
 from octuefs.tree.folder import RealDirectory
 from octuefs.tree.node import DirectoryEntry, Node, virtual_inode
@@ -62,6 +63,7 @@ class Namespace:
         self.shown = Shown(dataset.index)
         self.documents = Documents(self._changed)
         self.filling = Filling(self._changed)
+        self.emptied = Emptied(self._changed)
         self._control = ControlPanel(dataset, control, views_text)
         self.root = self.directory(Scope(dataset), "")
 
@@ -70,8 +72,9 @@ class Namespace:
         self.dataset.index.publish([FolderGone("")])
 
     def forget_shown(self) -> None:
-        """Let folders of views show only where files are in them, as after a new mount."""
+        """Let folders of views show only where files are in them, as after a new mount; `.octue` likewise."""
         self.shown.forget()
+        self.emptied.forget_all()
 
     def directory(self, scope: Scope, path: str) -> ScopeDirectory:
         """Return the directory of a scope at a path of the mount ("" is the root, others begin with "/")."""
@@ -112,6 +115,7 @@ class Namespace:
             has_metadata(scope)
             or self.documents.find(scope) is not None
             or (scope.is_view and self.shown.has_document(scope.queries, scope.folder))
+            or self.emptied.has_document(scope)
         )
         return DocumentNode(scope, path, self.documents) if is_known else None
 

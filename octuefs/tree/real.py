@@ -1,10 +1,12 @@
 """Nodes of what is really there: datafiles, and files, links and devices that are no datafiles."""
 
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset
-from octuefs.errors import NotALink, Unsupported
+from octuefs.errors import NotALink, NotFound, Unsupported
 from octuefs.model.paths import parent_of
 from octuefs.stores.base import ByteSource, Kind, ObjectInfo
 from octuefs.stores.writing import Times
@@ -20,6 +22,10 @@ from octuefs.tree.xattrs import (
     set_foreign_xattr,
 )
 from octuefs.writing.base import OpenFile
+
+
+def _tell_nobody() -> None:
+    """Do nothing."""
 
 
 class StoredLeaf(Leaf):
@@ -56,15 +62,20 @@ class StoredLeaf(Leaf):
 
     def sync(self) -> None:
         """See `Node`."""
-        self.dataset.writing.sync_folder(parent_of(self.stored.path))
+        with suppress(NotFound):  # what has gone needs nothing
+            self.dataset.writing.sync_folder(parent_of(self.stored.path))
 
 
 class DatafileNode(StoredLeaf):
     """A datafile. In a view a symbolic link that leads to a file shows as that file."""
 
-    def __init__(self, dataset: Dataset, datafile: Datafile, *, in_view: bool) -> None:
+    def __init__(
+        self, dataset: Dataset, datafile: Datafile, *, in_view: bool, described: Callable[[], None] = _tell_nobody
+    ) -> None:
+        """`described` is called once an attribute was set or removed."""
         self.dataset = dataset
         self.datafile = datafile
+        self._described = described
         self._as_target = in_view and datafile.info.kind is Kind.SYMLINK and datafile.content is not None
 
     @property
@@ -107,10 +118,12 @@ class DatafileNode(StoredLeaf):
     def set_xattr(self, name: str, value: bytes, flags: int) -> None:
         """See `Node`."""
         set_datafile_xattr(self.dataset, self.datafile, name, value, flags)
+        self._described()
 
     def remove_xattr(self, name: str) -> None:
         """See `Node`."""
         remove_datafile_xattr(self.dataset, self.datafile, name)
+        self._described()
 
 
 class OtherNode(StoredLeaf):

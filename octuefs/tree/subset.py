@@ -12,6 +12,7 @@ from octuefs.datafile import Datafile
 from octuefs.errors import (
     AlreadyExists,
     CrossDevice,
+    HiddenHere,
     IsADirectory,
     NotADirectory,
     NotEmpty,
@@ -41,7 +42,7 @@ class SubsetDirectory(ScopeDirectory):
         """See `ScopeDirectory`."""
         child = self.scope.child(name)
         if isinstance(child, Datafile):
-            return DatafileNode(self.dataset, child, in_view=True)
+            return DatafileNode(self.dataset, child, in_view=True, described=self.was_described)
         return self.down(name) if child is not None or self._is_remembered(name) else None
 
     def _is_remembered(self, name: str) -> bool:
@@ -86,7 +87,7 @@ class SubsetDirectory(ScopeDirectory):
     def _check_unseen(self, name: str) -> None:
         """Refuse a name that stands for something in the dataset which does not show here."""
         if self._entry(name) is not None:
-            raise AlreadyExists(
+            raise HiddenHere(
                 f"{self.path}/{name}: {self.place(name)} is in the dataset and does not show here; "
                 "move that very file here to let it show"
             )
@@ -107,9 +108,10 @@ class SubsetDirectory(ScopeDirectory):
         if isinstance(child, Datafile) and not flags & os.O_EXCL:
             return self.dataset.open_writable(child.info, flags)
         self._check_unseen(name)
-        return self.dataset.writing.create(
+        file = self.dataset.writing.create(
             self.place(name), flags | os.O_EXCL, mode, caller, joining(self.scope.queries)
         )
+        return self.context.filling.made(self.scope, file)
 
     def make_folder(self, name: str, mode: int, caller: Caller) -> None:
         """See `Node`: one that is in the dataset already shows from now on."""
@@ -202,8 +204,9 @@ class SubsetDirectory(ScopeDirectory):
             # It is made of the files' metadata, which a view does not remove; `rm -r` is to go on.
             if shown.has_document(scope.queries, scope.folder):
                 shown.forget_document(scope.queries, scope.folder)
-            elif not self.has_document:
+            elif self.hides_document or not self.has_document:
                 raise NotFound(f"{self.path}/{name}: no such file")
+            self.context.filling.begin(scope)  # `tar x` makes it anew
             return
         self.check_ours(name)
         check_settable(scope, self.path)

@@ -114,7 +114,7 @@ class ById(View):
                 members += [it for it in self.index.shadowed.values() if scope.contains(it.path)]
             table: dict[str, list[Datafile]] = {}
             for datafile in members:
-                table.setdefault(datafile.id, []).append(datafile)
+                table.setdefault(self.index.id_of(datafile), []).append(datafile)
             return table
 
         return self.index.cached(

@@ -40,7 +40,7 @@ def _stored(dataset: Dataset) -> DatasetMetadata:
 
 
 _OF_DATAFILE: _Table[DatafileIn] = {
-    "id": lambda it: it[1].id,
+    "id": lambda it: it[0].index.id_of(it[1]),
     "labels": lambda it: _labels(it[1].labels),
     "tags": lambda it: _tags(it[1].tags),
     "timestamp": lambda it: timestamp_text(it[1].timestamp) if it[1].timestamp else None,
@@ -186,7 +186,7 @@ def set_datafile_xattr(dataset: Dataset, datafile: Datafile, name: str, value: b
     if not name.startswith(PREFIX):
         set_foreign_xattr(dataset, datafile.path, name, value, flags)
         return
-    change = datafile_change(name.removeprefix(PREFIX), value)
+    change = datafile_change(name.removeprefix(PREFIX), value, datafile.metadata)
     _check_flags(flags, name, lambda: datafile_xattr(dataset, datafile, name))
     dataset.writing.describe(datafile.path, change)
 
@@ -210,7 +210,7 @@ def set_directory_xattr(scope: Scope, name: str, value: bytes, flags: int) -> No
     dataset = scope.dataset
     if name.startswith(PREFIX):
         _check_root(scope, name)
-        change = dataset_change(name.removeprefix(PREFIX), value, revive_types=not dataset.in_cloud)
+        change = dataset_change(name.removeprefix(PREFIX), value, _stored(dataset), revive_types=not dataset.in_cloud)
         _check_flags(flags, name, lambda: directory_xattr(scope, name))
         dataset.writing.describe_dataset(change)
     elif scope.is_view:

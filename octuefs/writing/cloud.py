@@ -45,9 +45,13 @@ from octuefs.writing.properties import checked, is_to_be_stored
 from octuefs.writing.recent import RecentNames, without_anothers_id
 from octuefs.writing.recovered import Recovered
 from octuefs.writing.renames import Renames
+from octuefs.writing.sessions import DISPLACED
 
 _THREADS = 16
 """Requests that one change of many objects has under way at once."""
+
+_REPEATED = ("text", "part")
+"""Kinds of entries of which those that have one key say the same."""
 
 
 class CloudWriter:
@@ -106,7 +110,11 @@ class CloudWriter:
 
     def restore(self) -> None:
         """Go on with what a crash interrupted; once, when the dataset is loaded and before anybody writes."""
+        self._documents.keep_displaced()
         self._renames.resume()
+        for key, row in self._journal.items(DISPLACED).items():
+            if row["kind"] in _REPEATED:
+                self._journal.drop(DISPLACED, key)
         self._files.restore()
 
     # --- open files
@@ -220,6 +228,7 @@ class CloudWriter:
             if stored is not None and generation_of(stored):
                 with suppress(Conflict):  # what was opened is gone already
                     self._files.keep_open(path)
+                self._files.settle(path)
                 try:
                     with suppress(NotFound):  # our own doing, its answer was lost; or somebody else's
                         self._store.delete(path, Precondition(generation_of(stored)))

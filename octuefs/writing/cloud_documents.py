@@ -41,6 +41,7 @@ from octuefs.writing.journal import Journal
 from octuefs.writing.ordering import PathLocks, failures_of
 from octuefs.writing.properties import checked
 from octuefs.writing.recent import RecentNames
+from octuefs.writing.sessions import DISPLACED
 
 _WAITING = "waiting"
 _CONTENT_TYPE = "text/plain"
@@ -84,6 +85,21 @@ class CloudDocuments:
             self._waiting.setdefault(parent_of(path), {})[name_of(path)] = _read_record(name_of(path), record)
 
     # --- records of files that are not there yet
+
+    def keep_displaced(self) -> None:
+        """Keep under `recovered/` the records that waited in earlier sessions for names for which others wait now.
+
+        Of two mounts of one dataset that ended in a crash the later one's record counts.
+        """
+        for key, row in self._journal.items(DISPLACED).items():
+            if row["kind"] != _WAITING:
+                continue
+            path = str(row["key"])
+            text = json.dumps({"datafiles": {name_of(path): row["value"]}}, indent=4).encode()
+            reason = "two mounts kept metadata for this file, which is to come; this one is the earlier"
+            self._keep_text(f"{path}{METADATA_NAME}", text, reason)
+            self._report.failure(f"{path}: {reason}; it is kept under .octuefs/recovered/")
+            self._journal.drop(DISPLACED, key)
 
     def waiting(self, folder: str) -> Mapping[str, DatafileMetadata]:
         """Return the records that wait for files of a folder, by name."""

@@ -114,6 +114,7 @@ class CloudMetadata:
     ) -> None:
         """Patch an object until it is done or in vain; where it `keeps` nothing, unknown keys go too."""
         path, info, base = datafile.path, datafile.info, datafile.metadata
+        self._files.settle(path)
         for _ in range(ATTEMPTS):
             theirs = metadata_in(info.custom_metadata or {})
             new = change.apply(base) if info is datafile.info else merge(base, change, theirs)
@@ -170,6 +171,7 @@ class CloudMetadata:
             self._set_folder_attribute(entry, patch)
             return
         info = entry.info
+        self._files.settle(path)
         for _ in range(ATTEMPTS):
             checked(patched(info.custom_metadata or {}, patch), path)
             try:

@@ -5,6 +5,7 @@ freezes that, an `Uploader` asks for what is to be stored (`next_upload`) and sa
 """
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from octuefs.stores.base import Kind, ObjectInfo
 from octuefs.writing.cloud_facts import generation_of
 from octuefs.writing.contents import Content
 from octuefs.writing.filebytes import FileBytes
-from octuefs.writing.filerows import FILE, Recovered, recovered_entry
+from octuefs.writing.filerows import FILE, Recovered, Sum, recovered_entry
 from octuefs.writing.filestate import again
 from octuefs.writing.properties import CONTENT_TYPE, guessed_type, merged
 from octuefs.writing.streams import cancel_in_background
@@ -91,31 +92,40 @@ class CloudFile(FileBytes):
             *older, content = self._queue
             self._queue, self._in_flight = [content], content
             base = self.base
+            if older:
+                self._put_row(content, "closed")  # it knows what may have been stored of them
         self._forget(older)
         if content.first and (base is None or not content.continues(base)):
             content.bring_in(self._read_base)
         crc32c = content.crc32c()
         with self._state:
+            self._sent = (*(it for it in self._sent if it != (content.size, crc32c)), (content.size, crc32c))
             return Upload(self.path, content, content.size, crc32c, self._properties(), self.base)
 
     def reconciled(self, upload: Upload, found: ObjectInfo | None, error: Conflict) -> Upload:
         """Return the upload over what was found, where only its metadata are not those of the base, or its bytes ours.
+
+        Ours are also those of an earlier content that was sent, by a process that died maybe, and not answered.
 
         :raise Conflict: where it has other bytes, or the same field was changed to something else
         """
         base = upload.base
         bytes_stand = found is not None and upload.has_same_bytes(found)
         same = found is not None and base is not None and generation_of(found) == generation_of(base)
-        if found is None or found.kind is not Kind.FILE or not (same or bytes_stand):
+        earlier = found is not None and not bytes_stand and (found.size, found.crc32c) in self._sent
+        if found is None or found.kind is not Kind.FILE or not (same or bytes_stand or earlier):
             what = "removed" if found is None else "stored another version of"
             raise Conflict(f"{self.path}: another writer {what} it meanwhile") from error
-        before = (base.custom_metadata or {}) if base is not None else {}
         theirs = found.custom_metadata or {}
+        before = theirs if earlier else (base.custom_metadata or {}) if base is not None else {}
         with self._state:
             custom = merged(before, upload.properties.custom_metadata, theirs)
             unchanged = self.custom == upload.properties.custom_metadata
             self.custom = custom if unchanged else merged(before, self.custom, theirs)
             self.base = found
+        content = upload.content
+        if earlier and content is not None and content.first and not content.continues(found):
+            content.bring_in(self._read_base)
         properties = replace(upload.properties, custom_metadata=custom)
         return replace(upload, properties=properties, base=found, bytes_stand=bytes_stand or upload.bytes_stand)
 
@@ -128,12 +138,15 @@ class CloudFile(FileBytes):
             if content is not None and content in self._queue:
                 self._queue.remove(content)
             self._properties_changed = self.custom != upload.properties.custom_metadata
+            self._sent = ()
             if self.is_stored:
                 self.custom = info.custom_metadata or {}
+            else:  # first: what is to be stored after it must know of it, whenever this process may die
+                self._put_rows()
             self._drop_stored_row()
             if content is not None:
                 self._let_go_of(content)
-            if not self.is_stored:
+            if self._stored_row is not None:
                 self._put_rows()
         self.tell()
 
@@ -143,7 +156,7 @@ class CloudFile(FileBytes):
         if self._properties_changed and not self._queue and not self._dirty:
             self._stored_row = content.id
         else:
-            self._around.journal.drop(FILE, content.id)
+            self._drop_row(content.id)
         if content is self.content and not content.first:
             content.frozen = False
             content.sent = 0
@@ -154,7 +167,7 @@ class CloudFile(FileBytes):
 
     def _drop_stored_row(self) -> None:
         if self._stored_row is not None:
-            self._around.journal.drop(FILE, self._stored_row)
+            self._drop_row(self._stored_row)
             self._stored_row = None
 
     def fail(self, error: OctuefsError) -> list[Recovered]:
@@ -261,19 +274,24 @@ class CloudFile(FileBytes):
             self._abandon(self.content)
             self._forget([content for content in queue if content is not self.content])
             if self.content is not None:
-                self._around.journal.drop(FILE, self.content.id)
+                self._drop_row(self.content.id)
                 self.content.frozen = False
                 with suppress(OctuefsError):
                     self.content.staged.unlink()
             self._around.index.let_go(self.path)
 
-    def restore(self, content: Content | None, row_id: str) -> None:
-        """Take up what an earlier process closed: a content to be stored, or (None) metadata of what is stored."""
+    def restore(self, content: Content | None, row_id: str, sent: Iterable[Sum] = ()) -> None:
+        """Take up what an earlier process closed: a content to be stored, or (None) metadata of what is stored.
+
+        :param sent: what it may have stored before that
+        """
         with self._state:
+            self._sent = tuple(sent)
             if content is None:
                 self._properties_changed, self._stored_row = True, row_id
             else:
                 content.frozen = content.persistent = True
                 self.content, self._queue = content, [content]
+                self._put_rows()
             self._around.index.hold(self.path)
         self.tell()

@@ -38,6 +38,7 @@ from octuefs.writing.restoring import Restorer
 from octuefs.writing.sessions import Session
 from octuefs.writing.storing import Storing
 from octuefs.writing.streams import cancel_in_background
+from octuefs.writing.unsettled import Unsettled
 from octuefs.writing.uploads import Uploader
 
 _STREAMS = 4
@@ -83,6 +84,7 @@ class CloudFiles:
         self._appends = Appends(store, self._journal, uploader, wanted=compose, failure=report.failure)
         uploader.appender = self._appends
         self._leftovers = Leftovers(self._journal, self._folder)
+        self._unsettled = Unsettled(self._journal)
         self._storing = Storing(
             self._table,
             uploader,
@@ -90,6 +92,7 @@ class CloudFiles:
             self._journal,
             report,
             look_again,
+            unsettled=self._unsettled,
             write_back=write_back,
             stopping=self._stopping,
         )
@@ -104,6 +107,7 @@ class CloudFiles:
             classify=classify,
             inode_of=inode_of,
             look_again=look_again,
+            unsettled=self._unsettled,
             stands=self._table.has,
         )
         self.failed = FailedContents(self, self._leftovers, self._journal, index)
@@ -255,6 +259,13 @@ class CloudFiles:
                 stack.close()
             yield {path: file.base for path, file in files.items()}
 
+    def settle(self, path: str) -> None:
+        """Return once a crash would bring back nothing that was stored at a path before; call it before changing that.
+
+        :raise LocalFailure: where the journal cannot be written
+        """
+        self._unsettled.settle(path)
+
     def keep_open(self, path: str) -> None:
         """Fetch the content of a file that somebody has open, so that its object may go.
 
@@ -284,33 +295,53 @@ class CloudFiles:
         if file is not None:
             file.remove()
             self._table.forget(file)
+            self._settle([path])
+
+    def _settle(self, paths: Iterable[str]) -> None:
+        """Make durable what became of files that were not stored; what was done is done, whatever comes of that."""
+        try:
+            for path in paths:
+                self._unsettled.settle(path)
+        except LocalFailure as error:
+            self._report.failure(f"what was renamed or removed is not safe from a crash yet: {error}")
 
     def moved(self, old: str, new: str, info: ObjectInfo | None) -> None:
         """Take note that the name changed; `info` is the object at `new`, None for a file that is not stored yet."""
+        if self._move(old, new, info):
+            self._settle([new])
+
+    def _move(self, old: str, new: str, info: ObjectInfo | None) -> bool:
+        """Let a file have another name; say whether the journal has something new of it."""
         file, target = self._table.move(old, new)
         if target is not None:
             target.remove()
             self._table.forget(target)
         if file is None:
-            return
+            return False
         file.move(new, info)
-        if not file.is_stored:
-            self._index.publish([Removed(old), self._around.classify(file.info())])
-            if file.is_pending:
-                self._storing.enqueue(file)
+        if file.is_stored:
+            return False
+        self._unsettled.note(new)
+        self._index.publish([Removed(old), self._around.classify(file.info())])
+        if file.is_pending:
+            self._storing.enqueue(file)
+        return True
 
     def moved_folder(self, old: str, new: str, infos: Mapping[str, ObjectInfo]) -> None:
         """Take note that all below a folder has another name; `infos`, by new path, are objects with new versions.
 
         Objects that are not among them have the versions they had.
         """
+        moved = []
         for path in self.below(old):
             to = new + path[len(old) :]
             file = self._table.get(path)
             info = infos.get(to)
             if info is None and file is not None and file.base is not None:
                 info = replace(file.base, path=to, inode=self._around.inode_of(to))
-            self.moved(path, to, info)
+            if self._move(path, to, info):
+                moved.append(to)
+        self._settle(moved)
 
     # --- what earlier processes left
 

@@ -18,8 +18,8 @@ class Keeper(Protocol):
         """Store what was written; `durable` in the bucket in any case."""
         ...
 
-    def release(self, file: CloudFile, *, writable: bool) -> None:
-        """Take note that a handle was closed."""
+    def release(self, file: CloudFile, *, writable: bool, flushed: bool) -> None:
+        """Take note that a handle was closed, and whether it ever was `flushed`."""
         ...
 
 
@@ -48,6 +48,7 @@ class CloudHandle:
         self._reads: ObjectInfo | None = None
         """The object that the reader reads."""
         self._closed = False
+        self._flushed = False
 
     # --- reading
 
@@ -120,6 +121,7 @@ class CloudHandle:
 
     def flush(self) -> None:
         """close(2), once for each descriptor."""
+        self._flushed = True
         if self._writable:
             self._keeper.flush(self._file, durable=False)
 
@@ -129,9 +131,12 @@ class CloudHandle:
             self._keeper.flush(self._file, durable=True)
 
     def close(self) -> None:
-        """Give the handle back; what was written since the last flush is stored in the background."""
+        """Give the handle back; what was written since the last flush is stored in the background.
+
+        An empty new file that never was flushed is one of mknod(2), and stored when this returns.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        self._keeper.release(self._file, writable=self._writable)
+        self._keeper.release(self._file, writable=self._writable, flushed=self._flushed)

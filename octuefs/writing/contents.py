@@ -63,6 +63,8 @@ class Content:
         self.frozen = False
         self.persistent = False
         """True where an upload that fails for the moment is tried again, and again: what was closed by --write-back."""
+        self.noted_at: int | None = None
+        """The position in the journal of its first row, as long as that may not be committed yet."""
         self.in_journal = False
         """True where its row holds the bytes too."""
         self.stream: Sending | None = None

@@ -193,6 +193,8 @@ class Documents:
 
     def state(self, path: str) -> str:
         """Return `clean`, `pending` or `failed: why` of a file's record, "" being the dataset's."""
+        if not self._folders:
+            return "clean"
         folder, name = place_of(path)
         with self._changed:
             state = self._folders.get(folder)
@@ -284,7 +286,8 @@ class Documents:
             if data != text:
                 if compose is None and text is not None and text.strip() and is_malformed(present, problems):
                     self._keep_text(path, text, f"it was replaced, because it was {problems[0]}")
-                self._put(path, data)
+                # Names that we make and take as we please are no change of the folder to who set its time.
+                self._put(path, data, keeps_time=compose is None or (text is not None and data is not None))
             if compose is not None or problems:
                 new, problems = decode_octue(data) if data is not None else (OctueDocument(), [])
                 self._report.set_problems(path, problems)
@@ -313,12 +316,12 @@ class Documents:
             return None, OctueDocument(), []
         return text, *decode_octue(text)
 
-    def _put(self, path: str, data: bytes | None) -> None:
+    def _put(self, path: str, data: bytes | None, *, keeps_time: bool) -> None:
         if data is not None:
-            self._store.replace_file(path, data)
+            self._store.replace_file(path, data, keeps_time=keeps_time)
             return
         with suppress(NotFound):
-            self._store.remove(path)
+            self._store.remove(path, keeps_time=keeps_time)
 
     @contextmanager
     def _exclusive(self, folder: str) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from octuefs.errors import Conflict, LocalFailure, OctuefsError
 from octuefs.stores.base import ObjectInfo
@@ -45,7 +46,7 @@ class FileBytes(FileState):
                     with self._noting_full_disk():
                         act(content)
                     self._note_write(content)
-                    return
+                    break
             base = self.base
             try:
                 with self._staging, self._noting_full_disk():
@@ -54,6 +55,19 @@ class FileBytes(FileState):
                 if not self.has_moved_on(base):
                     self._around.look_again([self.path])
                     raise
+        self._make_known(content)
+
+    def _make_known(self, content: Content) -> None:
+        """Return once a crash leaves what is written under its name: a commit, for the first write of a content.
+
+        Where the journal cannot be written there is no promise to keep yet; a close makes one.
+        """
+        position = content.noted_at
+        if position is not None:
+            content.noted_at = None
+            if not self._around.journal.is_durable(position):
+                with suppress(LocalFailure):
+                    self._around.journal.settle()
 
     def _start_over(self) -> None:
         with self._staging, self._noting_full_disk():
@@ -147,6 +161,8 @@ class FileBytes(FileState):
             if self._around.stands(self):
                 self._around.index.hold(self.path)
             self._put_row(content, "open")
+            content.noted_at = self._around.journal.position
+            self._around.journal.hurry()
         if content.may_stream:
             self._stream(content)
 

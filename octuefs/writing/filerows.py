@@ -7,7 +7,7 @@ durable stand in the row too, which takes one commit where files take two more w
 
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,9 @@ FILE = "file"
 """The kind of these rows."""
 
 Row = Mapping[str, Any]
+
+Sum = tuple[int, int]
+"""Size and CRC32C of a content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,12 @@ def row_of(
     state: str,
     *,
     reason: str = "",
+    sent: Sequence[Sum] = (),
 ) -> dict[str, Any]:
-    """Return a row; `content` is None for what is stored but for its metadata."""
+    """Return a row; `content` is None for what is stored but for its metadata.
+
+    :param sent: contents that may have been stored in the place of `base` meanwhile
+    """
     row: dict[str, Any] = {
         "path": path,
         "state": state,
@@ -69,6 +76,8 @@ def row_of(
             row["appended_to"], row["crc32c_before"] = content.first, content.crc32c_before
         if content.session is not None:
             row["session"], row["offset"] = content.session, content.sent
+    if sent:
+        row["sent"] = [list(it) for it in sent]
     if reason:
         row["reason"] = reason
     return row

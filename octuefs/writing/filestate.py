@@ -25,7 +25,7 @@ from octuefs.writing.appends import Appends
 from octuefs.writing.background import Background
 from octuefs.writing.cloud_facts import condition_of
 from octuefs.writing.contents import Content
-from octuefs.writing.filerows import FILE, row_of
+from octuefs.writing.filerows import FILE, Sum, row_of
 from octuefs.writing.journal import Journal
 from octuefs.writing.properties import (
     CONTENT_TYPE,
@@ -36,6 +36,7 @@ from octuefs.writing.properties import (
     with_attributes,
     with_change,
 )
+from octuefs.writing.unsettled import Unsettled
 
 _versions = itertools.count(1)
 
@@ -61,6 +62,7 @@ class Surroundings:
     classify: Callable[[ObjectInfo], Change]
     inode_of: Callable[[str], int]
     look_again: Callable[[Iterable[str]], "Future[None]"]
+    unsettled: Unsettled
     stands: Callable[["FileState"], bool]
     """Says whether a file is the one of its path."""
 
@@ -97,6 +99,8 @@ class FileState:
         self._queue: list[Content] = []
         """What is frozen and not stored, the oldest first: what is being stored now, and the latest after it."""
         self._in_flight: Content | None = None
+        self._sent: tuple[Sum, ...] = ()
+        """What may stand in the bucket in the place of `base` by now: it was sent, and its answer is not known."""
         self._dirty = False
         self._properties_changed = False
         """True where the bytes are stored and the custom metadata are not as they are now."""
@@ -268,9 +272,13 @@ class FileState:
             self._around.journal.put(FILE, content.id, self._row(content, state))
 
     def _row(self, content: Content | None, state: str, reason: str = "") -> dict[str, Any]:
-        return row_of(self.path, self.base, self._properties(), content, state, reason=reason)
+        return row_of(self.path, self.base, self._properties(), content, state, reason=reason, sent=self._sent)
 
     def _forget(self, contents: Iterable[Content]) -> None:
         for content in contents:
-            self._around.journal.drop(FILE, content.id)
+            self._drop_row(content.id)
             content.forget()
+
+    def _drop_row(self, id: str) -> None:
+        self._around.journal.drop(FILE, id)
+        self._around.unsettled.note(self.path)

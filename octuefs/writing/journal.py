@@ -137,6 +137,15 @@ class Journal:
 
     # --- commits
 
+    @property
+    def position(self) -> int:
+        """How many changes were queued so far: `is_durable` says whether they are committed."""
+        return self._queued
+
+    def is_durable(self, position: int) -> bool:
+        """Say whether all that was queued up to a position would be there after a crash."""
+        return self._durable >= position
+
     def hurry(self) -> None:
         """Have what is queued committed now, without waiting for it."""
         self._soon.set()

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from octuefs.datafile import Datafile
 from octuefs.errors import AlreadyExists, NotFound, NotPermitted, OctuefsError
 from octuefs.keeper import Keeper
 from octuefs.model.changes import MetadataChange
@@ -127,12 +126,9 @@ class LocalWriter:
     def _was_written(self, handle: LocalOpenFile) -> None:
         """Publish what an open file is now, if it still stands at its path."""
         info = handle.info()
-        entry = self._facts.entry(handle.path)
         if info.links == 0:
             return
-        if isinstance(entry, Datafile) and entry.info.inode == info.inode:
-            self._facts.changed(handle.path, info)
-        else:  # written through a link, moved by another program, or a `.octue`
+        if not self._facts.written(info):  # moved by another program, or a `.octue`
             self._facts.look(handle.path)
         if self._documents.state(handle.path) != "clean":
             self._journal.settle()  # the metadata that it was made with

@@ -13,6 +13,7 @@ from octuefs.index import Change, DatafileSeen, Entry, Folder, FolderSeen, Other
 from octuefs.keeper import Keeper
 from octuefs.model.metadata import DatafileMetadata, OctueDocument
 from octuefs.model.paths import METADATA_NAME, join, name_of, parent_of
+from octuefs.model.values import same
 from octuefs.stores.base import Kind, ObjectInfo
 from octuefs.stores.writing import DiskStore
 from octuefs.writing.documents import Documents
@@ -76,6 +77,17 @@ class LocalFacts:
             self._file_changed(info)
             self.look(*self._keeper.other_names.of(info))
 
+    def written(self, info: ObjectInfo) -> bool:
+        """Publish a regular file after its content changed; False where it is not known to stand at its path."""
+        with self.index.lock:
+            known = self.index.entry(info.path)
+            if not isinstance(known, Datafile) or known.info.inode != info.inode:
+                return False
+            if known.info.version != info.version and known.info.ctime_ns <= info.ctime_ns:
+                self.index.publish([DatafileSeen(Datafile(info, known.location, known.metadata, info))])
+        self.look(*self._keeper.other_names.of(info))
+        return True
+
     def _file_changed(self, info: ObjectInfo) -> None:
         with self.index.lock:
             known = self.index.entry(info.path)
@@ -88,7 +100,7 @@ class LocalFacts:
             self.index.publish([self._keeper.classify(info, metadata)])
 
     def look(self, *paths: str) -> None:
-        """Have the keeper look at paths, and wait for it."""
+        """Have the keeper look at paths, if there are any, and wait for it."""
         if paths:
             self._keeper.changed(paths).result()
 
@@ -174,7 +186,7 @@ class LocalFacts:
                     if not isinstance(entry, Datafile):
                         continue
                     metadata = records.get(entry.name, NO_METADATA)
-                    if entry.metadata != metadata:
+                    if entry.metadata != metadata or not same(entry.metadata.tags, metadata.tags):
                         changes.append(DatafileSeen(with_metadata(entry, metadata)))
                     elif entry.name in names:
                         changes.append(DatafileSeen(entry))  # a reading that began before this is older now

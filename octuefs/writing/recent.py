@@ -27,6 +27,9 @@ class RecentNames:
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
+        self._timer = timer
+        self._until = 0.0
+        """When the last of the names is forgotten: most files are made where nothing was."""
         self._names: TTLCache[str, DatafileMetadata] = TTLCache(_REMEMBERED_NAMES, REMEMBERED_SECONDS, timer)
         self._written: TTLCache[str, None] = TTLCache(_REMEMBERED_NAMES, _WRITTEN_SECONDS, timer)
 
@@ -48,14 +51,19 @@ class RecentNames:
                 kept = metadata
             if kept != DatafileMetadata():
                 self._names[path] = kept
+                self._until = self._timer() + REMEMBERED_SECONDS
 
     def find(self, path: str) -> DatafileMetadata | None:
         """Return what a name had that may be made anew; None where it had nothing, or too long ago."""
+        if self._timer() > self._until:
+            return None
         with self._lock:
             return self._names.get(path)
 
     def take(self, path: str) -> DatafileMetadata | None:
         """Return the same to who makes the name, once."""
+        if self._timer() > self._until:
+            return None
         with self._lock:
             return self._names.pop(path, None)
 

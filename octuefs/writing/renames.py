@@ -35,6 +35,7 @@ from octuefs.writing.moves import Custom, Move, Moves, Unsure, has_bytes_of
 from octuefs.writing.ordering import PathLocks
 from octuefs.writing.properties import checked, guessed_type, metadata_in, patched
 from octuefs.writing.recent import RecentNames, without_anothers_id
+from octuefs.writing.sessions import DISPLACED
 
 _RESERVED = "goog-reserved-"
 _ANY_TYPE = "application/octet-stream"
@@ -241,6 +242,22 @@ class Renames:
 
     def resume(self) -> None:
         """Go on with renames that were interrupted, by a crash or a failure; what fails again waits for the next."""
+        self._resume_all()
+        while self._take_displaced():
+            self._resume_all()
+
+    def _take_displaced(self) -> bool:
+        """Let renames be gone on with that another session's of the same path displaced, once that is over."""
+        rows = self._journal.items(RENAME)
+        taken: set[str] = set()
+        for key, row in self._journal.items(DISPLACED).items():
+            if row["kind"] == RENAME and (old := str(row["key"])) not in rows and old not in taken:
+                taken.add(old)
+                self._journal.put(RENAME, old, row["value"])
+                self._journal.drop(DISPLACED, key)
+        return bool(taken)
+
+    def _resume_all(self) -> None:
         for old, row in self._journal.items(RENAME).items():
             with self._lock:
                 if self._under_way[old]:

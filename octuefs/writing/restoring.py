@@ -11,7 +11,7 @@ from octuefs.report import Report
 from octuefs.stores.base import ObjectInfo
 from octuefs.writing.cloudfile import CloudFile
 from octuefs.writing.contents import Content
-from octuefs.writing.filerows import FILE, Row, base_of, small_data
+from octuefs.writing.filerows import FILE, Row, Sum, base_of, small_data
 from octuefs.writing.filetable import FileTable
 from octuefs.writing.journal import Journal
 from octuefs.writing.leftovers import Leftovers
@@ -44,6 +44,9 @@ class Restorer:
         self._enqueue = enqueue
         self._cancel = cancel
 
+        self._sums: dict[str, list[Sum]] = {}
+        """By path what was closed, and may have been stored."""
+
     def restore(self) -> None:
         """Take all of it up."""
         rows = self._journal.items(FILE)
@@ -53,7 +56,9 @@ class Restorer:
                 self._cancel(session)
             if row["state"] == "closed":
                 latest[row["path"]] = max(latest.get(row["path"], 0), int(row["number"]))
-        for id, row in rows.items():
+                self._sums.setdefault(row["path"], []).append((int(row["size"]), int(row["crc32c"])))
+        # What was closed last comes first: it takes over what is known of those before it, which are dropped then.
+        for id, row in sorted(rows.items(), key=lambda it: it[1].get("number", 0), reverse=True):
             try:
                 self._take_up(id, row, latest.get(row["path"]))
             except (OctuefsError, OSError, LookupError, TypeError, ValueError) as error:
@@ -102,5 +107,6 @@ class Restorer:
     def _enter(self, row: Row, content: Content | None, id: str) -> None:
         file = self._make(str(row["path"]), base_of(row), row)
         self._table.enter(file, handles=0)
-        file.restore(content, id)
+        sent = [(int(size), int(crc32c)) for size, crc32c in row.get("sent", ())]
+        file.restore(content, id, [*sent, *self._sums.get(row["path"], ())])
         self._enqueue(file)

@@ -18,6 +18,7 @@ from octuefs.writing.filestate import again
 from octuefs.writing.filetable import FileTable
 from octuefs.writing.journal import Journal
 from octuefs.writing.leftovers import Leftovers
+from octuefs.writing.unsettled import Unsettled
 from octuefs.writing.uploads import TRANSIENT, Uploader
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Storing:
         report: Report,
         look_again: Callable[[Iterable[str]], "Future[None]"],
         *,
+        unsettled: Unsettled,
         write_back: bool,
         stopping: threading.Event,
     ) -> None:
@@ -52,6 +54,7 @@ class Storing:
         self._journal = journal
         self._report = report
         self._look_again = look_again
+        self._unsettled = unsettled
         self._write_back = write_back
         self._stopping = stopping
         self.background = Background("upload", _UPLOADS)
@@ -93,11 +96,16 @@ class Storing:
                 raise
             raise self._give_up(file, error) from error
 
-    def release(self, file: CloudFile, *, writable: bool) -> None:
-        """Take note that a handle was closed. What was written since its flush is durable here when this returns."""
+    def release(self, file: CloudFile, *, writable: bool, flushed: bool) -> None:
+        """Take note that a handle was closed. What was written since its flush is durable here when this returns.
+
+        For an empty new file that never was `flushed` somebody waits: libfuse makes the file of a mknod(2) so.
+        """
         if self._table.close(file, writable=writable) and not file.is_removed:
             try:
-                if file.is_dirty and file.freeze(persistent=self._write_back):
+                if file.is_dirty and not flushed and file.base is None and file.info().size == 0:
+                    self.flush(file, durable=False)
+                elif file.is_dirty and file.freeze(persistent=self._write_back):
                     self.enqueue(file)
                     file.secure()
             except Incomplete:
@@ -150,6 +158,7 @@ class Storing:
         return None
 
     def _deliver(self, file: CloudFile) -> None:
+        self._unsettled.settle(file.path)
         if self._uploader.deliver(file):
             self._leftovers.clear_reason(file.path)
 

@@ -475,9 +475,9 @@ def test_a_burst_of_changes_is_one_rewrite(mount: Mount, monkeypatch: pytest.Mon
     writes: list[str] = []
     replace = mount.store.replace_file
 
-    def counted(path: str, data: bytes) -> None:
+    def counted(path: str, data: bytes, *, keeps_time: bool) -> None:
         writes.append(path)
-        replace(path, data)
+        replace(path, data, keeps_time=keeps_time)
 
     monkeypatch.setattr(mount.store, "replace_file", counted)
     for number in range(30):
@@ -487,6 +487,22 @@ def test_a_burst_of_changes_is_one_rewrite(mount: Mount, monkeypatch: pytest.Mon
     assert writes == [".octue"]
     assert len(mount.stored()["datafiles"]) == 30
     mount.assert_true()
+
+
+def test_metadata_that_are_written_later_leave_the_folders_time_alone(mount: Mount) -> None:
+    mount.writer.make_folder("d", 0o755, ME)
+    mount.make("d/f", b"1", LABEL)
+    then = 10**18
+    for change in (labels("b"), MetadataChange(labels_removed=frozenset("ab"))):
+        mount.writer.set_times("d", (then, then))
+        mount.writer.drain()
+        assert (mount.path / "d").stat().st_mtime_ns == then
+        mount.writer.describe("d/f", change)
+    mount.writer.set_times("d", (then, then))
+    mount.writer.store_document("d", b'{"datafiles": {}}')  # as a file that is there is written
+    assert (mount.path / "d").stat().st_mtime_ns == then
+    mount.writer.remove_document("d")
+    assert (mount.path / "d").stat().st_mtime_ns > then
 
 
 def test_a_change_that_changes_nothing_writes_nothing(mount: Mount) -> None:
@@ -710,6 +726,13 @@ def test_a_written_document_is_stored_as_it_was_written(mount: Mount) -> None:
 
 
 @pytest.mark.expected_logs("its stored ID")
+def test_the_order_of_tags_in_a_written_document_counts_at_once(mount: Mount) -> None:
+    mount.make("f", b"1", MetadataChange({"tags": {"a": 1, "b": {"c": 1, "d": 2}}}))
+    for text in ('{"b": {"c": 1, "d": 2}, "a": 1}', '{"b": {"d": 2, "c": 1}, "a": 1}'):
+        mount.writer.store_document("", f'{{"datafiles": {{"f": {{"tags": {text}}}}}}}'.encode())
+        assert json.dumps(mount.datafile("f").tags) == text
+
+
 def test_written_records_replace_all_and_stored_ids_win(mount: Mount) -> None:
     for name in "fgh":
         mount.make(name, b"1", LABEL)
@@ -908,7 +931,7 @@ def test_a_change_that_cannot_be_journaled_is_written_at_once(mount: Mount, monk
     mount.writer.describe("f", LABEL)
     assert mount.stored_labels() == {"f": ["a"]}
 
-    def too_full(path: str, data: bytes) -> None:
+    def too_full(path: str, data: bytes, *, keeps_time: bool) -> None:
         full()
 
     monkeypatch.setattr(mount.store, "replace_file", too_full)

@@ -460,6 +460,26 @@ def test_a_file_is_replaced_at_once_and_keeps_its_permissions_and_owner(
 
 
 @pytest.mark.parametrize("unnamed", [True, False])
+def test_the_time_of_the_folder_is_kept_where_that_is_asked_for(
+    folder: Folder, store: LocalStore, monkeypatch: pytest.MonkeyPatch, *, unnamed: bool
+) -> None:
+    monkeypatch.setattr(local_writing, "use_tmpfile", unnamed and local_writing.use_tmpfile)
+    store.make_folder("d", 0o755)
+    then = 10**18 + 5
+    for path, place in (("d/f", folder.path / "d"), ("f", folder.path)):
+        os.utime(place, ns=(then - 1, then))
+        store.replace_file(path, b"1", keeps_time=True)
+        store.replace_file(path, b"2", keeps_time=True)
+        store.remove(path, keeps_time=True)
+        assert place.stat().st_mtime_ns == then
+        store.replace_file(path, b"3")
+        assert place.stat().st_mtime_ns > then
+        os.utime(place, ns=(then, then))
+        store.remove(path)
+        assert place.stat().st_mtime_ns > then
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
 def test_what_cannot_be_replaced_stays_and_nothing_is_left_behind(
     folder: Folder, store: LocalStore, monkeypatch: pytest.MonkeyPatch, *, unnamed: bool
 ) -> None:

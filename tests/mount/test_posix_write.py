@@ -257,7 +257,7 @@ def test_seek_finds_no_hole_where_there_is_data(here: Place) -> None:
             os.lseek(fd, MIB + 4096, os.SEEK_DATA)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_operations_on_one_file_give_what_they_give_in_memory(here: Place, seed: int) -> None:
     dice = random.Random(seed)
     model = bytearray()

@@ -481,3 +481,21 @@ def test_a_crash_while_much_is_pending_loses_nothing(behind: Behind) -> None:
     stored = behind.stored()
     assert {stored[f"f{n}"] for n in range(60)} == {b"content %d" % n for n in range(60)}
     assert behind.mount.recovered() == {}
+
+
+def test_a_version_that_was_stored_but_not_answered_before_a_crash_is_not_anothers(behind: Behind) -> None:
+    # The bucket has the second version, of which nobody knows; the third was closed, and is the one to be there.
+    held = behind.gcs.hold(lambda it: it.kind == "upload", after_effect=True)
+    with (behind.root / "old").open("a") as file:
+        file.write(", second")
+    assert held.arrived.wait(10)
+    with (behind.root / "old").open("a") as file:
+        file.write(", third")
+    assert behind.stored() == {"old": b"old content, second"}
+    behind.mount.kill(behind.mount.pid())
+    behind.gcs.clear()
+    behind.mount.mount()
+    assert (behind.root / "old").read_bytes() == b"old content, second, third"
+    behind.sync()
+    assert behind.stored() == {"old": b"old content, second, third"}
+    assert behind.mount.recovered() == {}

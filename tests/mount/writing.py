@@ -262,14 +262,14 @@ class Place:
             found = {}
             for path in walk(self.folder):
                 name = os.path.relpath(path, os.fsencode(self.folder))
-                if stat.S_ISREG(os.lstat(path).st_mode) and os.path.basename(name) != b".octue":
+                if os.fsdecode(name) in self.unchecked or os.path.basename(name) == b".octue":
+                    continue
+                if stat.S_ISREG(os.lstat(path).st_mode):
                     found[name] = Path(os.fsdecode(path)).read_bytes()
             return found
 
-        def without(files: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-            return {path: data for path, data in files.items() if os.fsdecode(path) not in self.unchecked}
-
-        assert without(shown()) == without(self.stored())
+        stored = {path: data for path, data in self.stored().items() if os.fsdecode(path) not in self.unchecked}
+        assert shown() == stored
         assert eventually(lambda: not self._temporary()), self._temporary()
 
     def _temporary(self) -> list[str]:

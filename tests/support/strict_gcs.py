@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
@@ -41,10 +42,7 @@ class _ServerBy(GcsServer):
     def __init__(self, environment: Mapping[str, str]) -> None:
         super().__init__()
         self._environment = dict(environment)
-
-    @property
-    def endpoint(self) -> str:
-        return self._environment["STORAGE_EMULATOR_HOST"]
+        self._port = urlsplit(environment["STORAGE_EMULATOR_HOST"]).port or 0
 
     @property
     def environment(self) -> dict[str, str]:

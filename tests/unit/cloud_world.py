@@ -59,6 +59,9 @@ class StillFiles:
         """All is stored."""
         return False
 
+    def settle(self, path: str) -> None:
+        """Nothing was stored a moment ago."""
+
     def keep_open(self, path: str) -> None:
         """Note."""
         self.told.append(("keep_open", path))

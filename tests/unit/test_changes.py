@@ -35,7 +35,8 @@ from octuefs.model.metadata import (
     encode_octue,
     updated,
 )
-from octuefs.model.values import MAX_DEPTH, same
+from octuefs.model.tagpaths import arranged
+from octuefs.model.values import MAX_DEPTH, same, stored_form
 from octuefs.model.viewnames import tag_entries
 
 ID = "fe79768a-957e-4408-ae71-8391b2dba676"
@@ -302,6 +303,30 @@ def test_the_journal_keeps_what_the_stored_form_does_not_tell_apart() -> None:
     assert isinstance(kept.fields["labels"], frozenset)
     assert repr(kept) == repr(one)
     assert MetadataChange().to_json() == {}
+
+
+# --- the order of tags, which is part of the hash of metadata
+
+
+@given(tag_mappings, tag_mappings)
+def test_tags_that_are_set_as_they_are_keep_their_order(tags: dict[str, Any], others: dict[str, Any]) -> None:
+    assert stored(DatafileMetadata(tags=arranged(in_order(tags), tags))) == stored(DatafileMetadata(tags=tags))
+    new = arranged(tags, others)
+    assert json.dumps(in_order(stored_form(new))) == json.dumps(in_order(stored_form(tags)))
+    assert list(new) == [key for key in others if key in tags] + [key for key in tags if key not in others]
+
+
+def test_tags_set_by_an_attribute_keep_the_order_of_those_that_are_there() -> None:
+    present = tagged(z=1, nested={"y": [{"b": 1, "a": 2}], "x": 2}, b=3)
+    text = b'{"a": 0, "b": 4, "nested": {"x": 2, "y": [{"a": 2, "b": 1}]}, "z": 1}'
+    wanted = {"z": 1, "nested": {"y": [{"b": 1, "a": 2}], "x": 2}, "b": 4, "a": 0}
+    for tags in (
+        datafile_change("tags", text, present).fields["tags"],
+        dataset_change("tags", text, DatasetMetadata(tags=present.tags)).fields["tags"],
+        over(DatafileMetadata(tags=json.loads(text)), present).tags,
+    ):
+        assert json.dumps(tags) == json.dumps(wanted)
+    assert list(datafile_change("tags", text).fields["tags"]) == ["a", "b", "nested", "z"]
 
 
 # --- difference

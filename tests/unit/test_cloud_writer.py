@@ -35,6 +35,7 @@ from octuefs.model.paths import derived_id
 from octuefs.stores.writing import Precondition
 from octuefs.writing.journal import Journal
 from octuefs.writing.recovered import Recovered
+from octuefs.writing.sessions import DISPLACED
 
 
 @pytest.fixture(name="store")
@@ -383,6 +384,31 @@ def test_a_record_waits_for_its_file_over_mounts(world: World, store: MemoryStor
     assert not again.writer.waiting("dir")
     assert not world.journal.items("waiting")
     again.end()
+
+
+@pytest.mark.expected_logs("two mounts kept metadata")
+def test_a_record_that_gave_way_to_a_later_mount_s_is_kept(world: World, store: MemoryStore) -> None:
+    world.writer.store_document("dir", document(later=record("x", id=ID)))
+    earlier = {"kind": "waiting", "key": "dir/later", "value": {"labels": ["earlier"], "id": OTHER_ID}}
+    world.journal.put(DISPLACED, "1-a/waiting/dir/later", earlier)
+    again = begin(store, world.journal)
+    again.writer.restore()
+    assert again.writer.waiting("dir")["later"].labels == {"x"}
+    (entry,) = again.writer.recovered.entries()
+    assert (entry.path, "two mounts" in entry.reason) == ("dir/later.octue", True)
+    text = json.loads(again.writer.recovered.open(entry.name).read(0, 10_000))
+    assert text == {"datafiles": {"later": {"labels": ["earlier"], "id": OTHER_ID}}}
+    assert world.journal.items(DISPLACED) == {}
+    with pytest.raises(Unsupported):
+        again.writer.recovered.restore(entry.name)
+    again.end()
+
+
+def test_entries_that_say_the_same_twice_go(world: World) -> None:
+    for kind in ("text", "part"):
+        world.journal.put(DISPLACED, f"1-a/{kind}/k", {"kind": kind, "key": "k", "value": {"when": 1}})
+    world.writer.restore()
+    assert world.journal.items(DISPLACED) == {}
 
 
 def test_a_later_text_replaces_what_waits(world: World) -> None:
@@ -929,6 +955,24 @@ def test_a_rename_goes_on_after_a_crash_at_any_moment(world: World, store: Memor
 
 
 # --- renames of folders
+
+
+def test_renames_of_one_file_that_two_sessions_left_are_both_gone_on_with(world: World, store: MemoryStore) -> None:
+    info = store.stat("a.csv")
+    assert isinstance(info.version, tuple)
+    row = {"kind": "file", "new": "y", "generation": info.version[0], "target": 0, "custom": {}}
+    store.rewrite("a.csv", info.version[0], "x", Precondition(0))
+    store.rewrite("a.csv", info.version[0], "y", Precondition(0))
+    world.journal.put("rename", "a.csv", row)
+    earlier = {"kind": "rename", "key": "a.csv", "value": {**row, "new": "x"}}
+    world.journal.put(DISPLACED, "1-a/rename/a.csv", earlier)
+    again = begin(store, world.journal)
+    again.writer.restore()
+    assert store.names() >= {"x", "y"}, "nothing is removed that is the last of its kind"
+    assert "a.csv" not in store.names()
+    assert (world.journal.items(DISPLACED), world.rows()) == ({}, {})
+    again.truth()
+    again.end()
 
 
 def content(store: MemoryStore) -> dict[str, bytes]:

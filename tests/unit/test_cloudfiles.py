@@ -1,11 +1,14 @@
 """Open, dirty and pending files of a cloud dataset, over a strict store in memory, a real journal and real staging."""
 
+import json
 import os
+import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -35,7 +38,7 @@ from octuefs.model.metadata import DatafileMetadata, decode_custom_metadata
 from octuefs.report import Report
 from octuefs.stores.base import Kind, ObjectInfo
 from octuefs.stores.writing import ObjectProperties, Precondition
-from octuefs.writing import uploads
+from octuefs.writing import journal, uploads
 from octuefs.writing.cloud_facts import generation_of
 from octuefs.writing.cloudfiles import CloudFiles
 from octuefs.writing.cloudhandle import CloudHandle
@@ -134,6 +137,14 @@ class World:
         handle.write(0, data)
         handle.flush()
         handle.close()
+
+    def left(self) -> list[tuple[str, int]]:
+        """What the journal would say after a crash: paths and sizes."""
+        for suffix in ("", "-wal"):
+            shutil.copyfile(self.folder / f"journal.sqlite{suffix}", self.folder / f"copy.sqlite{suffix}")
+        with closing(sqlite3.connect(self.folder / "copy.sqlite")) as connection:
+            rows = [json.loads(text) for (text,) in connection.execute("SELECT value FROM entries WHERE kind = 'file'")]
+        return [(row["path"], row["size"]) for row in rows]
 
     def rows(self, state: str | None = None) -> list[dict[str, Any]]:
         return [row for row in self.journal.items("file").values() if state in (None, row["state"])]
@@ -421,12 +432,19 @@ def test_a_version_of_somebody_else_stays_and_ours_is_kept(world: World) -> None
     assert "another writer" in entry.reason
     assert world.files.failed.read_recovered(entry.id).read(0, 10) == b"ours"
     assert world.files.sync_state("a").startswith("failed: ")
-    with pytest.raises(Conflict):
-        handle.sync()
+    reader, writer = world.open("a", RDONLY), world.open("a")
+    assert reader.read(0, 10) == b"theirs!", "who opens it now has what stands there"
+    writer.write(7, b" and more")
+    writer.flush()
+    writer.close()
+    assert world.store.data("a") == b"theirs! and more"
+    assert reader.read(0, 99) == b"theirs! and more"
+    for fails in (handle.sync, handle.flush, lambda: handle.read(0, 1), lambda: handle.write(0, b"x")):
+        with pytest.raises(Conflict):
+            fails()
     handle.close()
-    reader = world.open("a", RDONLY)
-    assert reader.read(0, 10) == b"theirs!"
     reader.close()
+    assert world.store.data("a") == b"theirs! and more"
     world.crash()
     assert [(it.path, it.size) for it in world.files.failed.recovered()] == [("a", 4)]
     world.files.failed.discard(entry.id)
@@ -1173,6 +1191,144 @@ def test_what_was_open_is_offered_and_its_session_cancelled(world: World) -> Non
     assert world.store.names() == set()
     world.files.failed.discard(entry.id)
     world.check_idle()
+
+
+def test_staged_bytes_without_a_row_are_offered(world: World) -> None:
+    world.journal.settle()
+    id = "0123456789abcdef" * 2
+    (world.staged / id).write_bytes(b"whose?")
+    (world.staged / ("f" * 32)).write_bytes(b"")
+    world.crash()
+    for _ in range(2):
+        (entry,) = world.files.failed.recovered()
+        assert (entry.path, entry.size, "before it had noted" in entry.reason) == ("unknown-01234567", 6, True)
+        assert world.files.failed.read_recovered(id).read(0, 10) == b"whose?"
+        assert [path.name for path in world.staged.iterdir()] == [id]
+        world.crash()
+    world.files.failed.put_back(id)
+    assert world.store.data("unknown-01234567") == b"whose?"
+    assert world.files.failed.recovered() == []
+    assert world.journal.items("file") == {}
+
+
+def test_a_closed_file_is_in_the_journal_while_it_is_being_stored(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_LAZY_SECONDS", 60.0)
+    world = make()
+    handle = world.create("a")
+    handle.write(0, b"closed")
+    seen = []
+
+    def look() -> None:
+        deadline = time.monotonic() + 10
+        while world.journal._durable != world.journal._queued:
+            assert time.monotonic() < deadline, "it is committed while the request is under way"
+            time.sleep(0.0005)
+        seen.append([row["state"] for row in world.journal.items("file").values()])
+
+    world.store.before("upload", look)
+    handle.flush()
+    assert seen == [["closed"]]
+    handle.close()
+
+
+def test_a_new_file_that_is_never_flushed_is_stored_when_it_is_released(world: World) -> None:
+    world.create("mknod").close()
+    assert world.store.data("mknod") == b""
+
+
+def test_what_was_written_has_its_name_in_the_journal(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_LAZY_SECONDS", 60.0)
+    world = make()
+    monkeypatch.setattr(world.journal, "hurry", lambda: None)
+    world.put("old", b"old")
+    one, two = world.create("new"), world.open("old")
+    one.write(0, b"x")
+    assert [path for path, _ in world.left()] == ["new"]
+    two.write(0, b"x")
+    assert sorted(path for path, _ in world.left()) == ["new", "old"]
+    for handle in (one, two):
+        handle.flush()
+        handle.close()
+
+
+def test_a_crash_brings_nothing_back_that_was_overtaken(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_LAZY_SECONDS", 60.0)
+    world = make()
+    world.store.before("upload", world.journal.settle)
+    world.write("a", b"one")
+    said = []
+
+    assert world.left() == [("a", 3)], "its row is still there"
+    world.store.before("upload", lambda: said.append(world.left()))
+    monkeypatch.setattr(world.journal, "hurry", lambda: None)
+    world.write("a", b"second")
+    assert said == [[("a", 6)]], "that is over before the next is stored"
+    handle = world.open("a")
+    handle.write(0, b"and more")
+    world.files.moved("a", "b", None)
+    assert world.left() == [("b", 8)]
+    world.files.removed("b")
+    assert world.left() == []
+    handle.close()
+
+
+@pytest.mark.parametrize("crashes", [0, 1, 2])
+@pytest.mark.expected_logs("it is kept and stored later")
+def test_a_content_that_was_stored_unnoticed_is_no_other_writer_s(
+    make: Make, monkeypatch: pytest.MonkeyPatch, crashes: int
+) -> None:
+    monkeypatch.setattr("octuefs.writing.storing._FIRST_PAUSE", 0.05)
+    world = make(write_back=True)
+    world.put("a", b"zero", {"octue__labels": '{"_type": "set", "items": ["old"]}'})
+    arrived, go_on = threading.Event(), threading.Event()
+    upload = world.store.upload
+
+    def unanswered(*arguments: Any) -> ObjectInfo:
+        upload(*arguments)
+        arrived.set()
+        go_on.wait(10)
+        raise StoreUnavailable("the answer is lost")
+
+    monkeypatch.setattr(world.store, "upload", unanswered)
+    handle = world.open("a", WRONLY | os.O_TRUNC)
+    handle.write(0, b"first")
+    assert world.files.change_metadata("a", LABEL)
+    handle.flush()
+    handle.close()
+    assert arrived.wait(10)
+    monkeypatch.setattr(world.store, "upload", upload)
+    world.write("a", b"and the second")
+    assert world.files.change_metadata("a", MetadataChange(labels_removed=frozenset({"new"})))
+    world.journal.settle()
+    for _ in range(crashes):
+        world.crash()
+    go_on.set()
+    assert world.files.drain(10) == 0
+    assert world.files.failed.recovered() == []
+    assert world.store.data("a") == b"and the second"
+    assert "new" not in world.store.metadata("a")["octue__labels"], "what was changed last counts"
+
+
+@pytest.mark.expected_logs("it is kept and stored later")
+def test_an_append_that_was_stored_unnoticed_and_then_changed_is_no_conflict(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("octuefs.writing.storing._FIRST_PAUSE", 0.3)
+    world = make(write_back=True)
+    base = pattern(9 * MIB)
+    world.put("a", base)
+    world.store.fail("compose", StoreUnavailable("the answer is lost"), after=True)
+    handle = world.open("a")
+    handle.write(len(base), b"more")
+    handle.flush()
+    while world.store.data("a") == base:
+        time.sleep(0.001)
+    handle.write(len(base), b"M")
+    handle.flush()
+    handle.close()
+    assert world.files.drain(10) == 0
+    assert world.store.data("a") == base + b"More"
+    assert world.files.failed.recovered() == []
 
 
 def test_a_torn_file_is_not_stored(make: Make) -> None:

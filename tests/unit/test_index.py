@@ -79,6 +79,14 @@ def tagged(key: str, *values: str) -> HasTag:
     return HasTag(key, frozenset(values))
 
 
+def test_a_datafile_that_is_published_again_stays() -> None:
+    file = datafile("a", labels=["x"], size=3, crc32c=1)
+    index = index_of(file, file)
+    assert index.members("", (labelled("x"),)) == [file]
+    assert file.row == 0
+    assert index.total_bytes == 3
+
+
 # --- what is published is there ---------------------------------------------------------------------------------------
 
 
@@ -495,6 +503,18 @@ class CloudIndex(RuleBasedStateMachine):
         self.index.publish([Removed(path)])
         # The index forgets hidden objects one by one, as a new listing tells of each.
         self.index.publish([Removed(name) for name in list(self.index.shadowed) if name not in self.model.objects])
+
+    @rule(path=PATHS, crc32c=HASHES, size=st.integers(0, 9))
+    def write_object(self, path: str, crc32c: int | None, size: int) -> None:
+        """Other content with the very metadata that are known."""
+        known = self.model.objects.get(path)
+        if known is None:
+            return
+        described = info(path, size=size)
+        file = self.model.objects[path] = Datafile(described, CLOUD, known.metadata, described)
+        file.crc32c = crc32c
+        self.index.publish([DatafileSeen(file)])
+        assert known.row == -1
 
     @rule(path=PATHS, crc32c=st.sampled_from([1, 2, 3]))
     def hash_object(self, path: str, crc32c: int) -> None:

@@ -354,3 +354,17 @@ def test_a_killed_process_loses_nothing_that_was_settled(path: Path) -> None:
         for key in journal.items("file"):
             journal.drop("file", key)
         journal.close()
+
+
+def test_what_is_in_a_hurry_is_committed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("octuefs.writing.journal._LAZY_SECONDS", 60.0)
+    journal = Journal(tmp_path / "journal.sqlite")
+    for number in range(20):
+        journal.put("kind", str(number), {"n": number})
+        journal.hurry()
+        deadline = time.monotonic() + 10
+        while journal._durable != journal._queued:
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+    journal.hurry()
+    journal.close()

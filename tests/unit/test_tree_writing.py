@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+from cachetools import TTLCache
 from unit.tree_world import CALLER, World
 
 from octuefs.errors import BadValue, NotFound
+from octuefs.index import Removed
 from octuefs.model.metadata import DatasetMetadata
 
 ID = "3c8f7a56-1d7e-4b1a-8a51-2f6f9d3c0e11"
@@ -96,6 +98,52 @@ def test_the_datasets_attributes_are_set_on_its_root_alone(world: World) -> None
         world.operations.setxattr(world.node("sub"), "user.octue.name", b"mine", 0)
     with world.refused(errno.EPERM, "folder"):
         world.operations.setxattr(world.node("sub"), "user.octue.labels", b"a", 0)
+
+
+def test_tags_that_are_set_to_what_they_are_keep_their_order(world: World) -> None:
+    world.put("f", tags={"z": 1, "b": {"y": 1, "a": 2}})
+    node = world.node("f")
+    text = world.operations.getxattr(node, "user.octue.tags")
+    assert text.index(b'"b"') < text.index(b'"z"')
+    world.operations.setxattr(node, "user.octue.tags", text, 0)
+    assert json.dumps(world.tags("f")) == '{"z": 1, "b": {"y": 1, "a": 2}}'
+
+
+def test_an_id_leads_to_the_file_that_has_it_stored(world: World) -> None:
+    world.put("f")
+    own = world.operations.getxattr(world.node("f"), "user.octue.id").decode()
+    world.put("g", id=own)  # as where f was moved away, and another came to its place
+    assert world.read(f"by-id/{own}") == b"g"
+    assert world.operations.getxattr(world.node("g"), "user.octue.id").decode() == own
+    other = world.operations.getxattr(world.node("f"), "user.octue.id").decode()
+    assert other != own
+    assert world.read(f"by-id/{other}") == b"f"
+
+
+def test_a_file_is_emptied_though_it_is_opened_for_reading_alone(world: World) -> None:
+    world.put("f")
+    opened = world.operations.open(world.node("f"), os.O_RDONLY | os.O_TRUNC)
+    assert [flags & (os.O_ACCMODE | os.O_TRUNC) for flags in world.writer.opened] == [os.O_RDWR | os.O_TRUNC]
+    world.operations.release(opened.handle)
+
+
+def test_fsync_of_what_has_gone_succeeds(world: World) -> None:
+    world.put("sub/f")
+    opened = world.operations.open(world.node("sub/f"), os.O_RDONLY)
+    folder = world.node("sub")
+    world.disk.folders.remove("sub")
+    world.operations.fsync(opened.handle, data_only=False)
+    folder.sync()
+    world.operations.release(opened.handle)
+
+
+def test_fsync_of_a_file_open_for_reading_makes_durable_what_others_wrote(world: World) -> None:
+    world.put("sub/f")
+    opened = world.operations.open(world.node("sub/f"), os.O_RDONLY)
+    world.operations.fsync(opened.handle, data_only=True)
+    world.operations.release(opened.handle)
+    assert world.disk.synced == ["sub/f"]
+    assert world.changes() == [("sync_folder", "sub")]
 
 
 @pytest.mark.parametrize("name", ["by-label", "by-tag", "not", "filter", ".hash", ".hashes", ".one", ".octuefs"])
@@ -301,6 +349,63 @@ def test_removing_octue_removes_the_metadata_of_the_folder(world: World) -> None
     assert world.changes() == [("remove_document", "sub")]
 
 
+def test_rm_r_of_a_folder_ends_well_though_its_octue_goes_with_the_files(world: World) -> None:
+    world.mkdir("sub")
+    world.put("sub/f", "a")
+    world.put("sub/g")
+    assert any(entry.name == ".octue" for entry in world.node("sub").entries()) == world.dataset.in_cloud
+    world.rm_r("sub")
+    assert not world.exists("sub")
+
+
+def test_octue_that_went_with_the_files_answers_until_it_is_removed_or_no_more_listed(
+    new_world: Callable[..., World],
+) -> None:
+    world = new_world(in_cloud=True)
+    for number, forgets in enumerate(
+        (
+            lambda: world.rm("sub/.octue"),
+            lambda: list(world.node("sub").entries()),
+            world.namespace.forget_shown,
+        )
+    ):
+        world.put("sub/f", "a")
+        world.put("sub/g")
+        list(world.node("sub").entries())
+        world.rm("sub/f")
+        assert world.read("sub/.octue") == b"", number
+        world.changes()
+        before = world.index.version
+        forgets()
+        assert world.changes() == []
+        assert not world.exists("sub/.octue")
+        assert world.index.version > before
+    world.put("sub/f", "a")
+    world.rm("sub/f")
+    assert not world.exists("sub/.octue"), "it was not listed"
+    world.put("sub/f", "a")
+    list(world.node("sub").entries())
+    world.rm("sub/g")
+    world.rm("sub/f")
+    world.rmdir("sub")
+    world.mkdir("sub")
+    list(world.node("sub").entries())
+    assert not world.exists("sub/.octue")
+
+
+def test_octue_that_is_still_to_be_written_is_listed_found_and_removed(new_world: Callable[..., World]) -> None:
+    world = new_world()
+    for look in (
+        lambda: [entry.name for entry in world.node("").entries()] == [".octue"],
+        lambda: world.exists(".octue"),
+        lambda: world.rm(".octue") is None,
+    ):
+        world.writer.pending.add("")
+        assert look()
+        world.disk.files.clear()
+        world.index.publish([Removed(".octue")])
+
+
 def test_what_waits_for_a_file_is_shown(new_world: Callable[..., World]) -> None:
     world = new_world(in_cloud=True)
     assert [entry.name for entry in world.node("").entries()] == []
@@ -327,12 +432,77 @@ def test_octue_does_not_answer_in_a_folder_that_is_being_filled_until_somebody_l
     world.put("f", "a")
     for folder in ("by-label/a/new", "real"):
         world.mkdir(folder)
-        world.write(f"{folder}/x", flags=os.O_EXCL)
+        opened = world.operations.create(*world.place(f"{folder}/x"), os.O_WRONLY | os.O_EXCL, 0o644, CALLER)
         world.operations.setxattr(world.node(f"{folder}/x"), "user.octue.labels", b"a b", 0)
+        world.operations.release(opened.handle)
         assert not world.exists(f"{folder}/.octue")
         world.write(f"{folder}/.octue", octue(x=record("c")), flags=os.O_EXCL)
         assert world.exists(f"{folder}/.octue")
     assert (world.labels("new/x"), world.labels("real/x")) == ({"a", "c"}, {"c"})
+
+
+def test_a_folder_is_being_filled_as_long_as_a_new_file_in_it_is_open(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large file may take minutes to be written and stored, with no name looked up meanwhile."""
+    now = 0.0
+    monkeypatch.setattr(world.namespace.filling, "_scopes", TTLCache(9, 10.0, timer=lambda: now))
+    world.put("f", "a")
+    for folder in ("by-label/a/new", "real"):
+        world.mkdir(folder)
+        opened = world.operations.create(*world.place(f"{folder}/x"), os.O_WRONLY, 0o644, CALLER)
+        world.operations.setxattr(world.node(f"{folder}/x"), "user.octue.labels", b"a", 0)
+        now += 100
+        assert not world.exists(f"{folder}/.octue")
+        world.operations.write(opened.handle, 0, b"large")
+        world.operations.fsync(opened.handle, data_only=False)
+        world.operations.release(opened.handle)
+        assert not world.exists(f"{folder}/.octue")
+        assert world.read(f"{folder}/x") == b"large"
+        now += 11
+        assert world.exists(f"{folder}/.octue") == (world.dataset.in_cloud or folder != "real")
+
+
+def test_a_folder_is_being_filled_as_long_as_what_is_below_it_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cp -r` may come to `.octue` after the folders."""
+    now = 0.0
+    monkeypatch.setattr(world.namespace.filling, "_scopes", TTLCache(9, 10.0, timer=lambda: now))
+    world.put("f", "a")
+    world.mkdir("by-label/a/new")
+    world.write("by-label/a/new/x")
+    world.mkdir("by-label/a/new/sub")
+    now += 8
+    world.mkdir("by-label/a/new/sub/deep")
+    now += 8
+    opened = world.operations.create(*world.place("by-label/a/new/sub/deep/x"), os.O_WRONLY, 0o644, CALLER)
+    now += 100
+    world.operations.release(opened.handle)
+    now += 8
+    assert not world.exists("by-label/a/new/.octue")
+    assert world.exists("by-label/a/.octue")
+    now += 8
+    assert world.exists("by-label/a/new/.octue")
+
+
+def test_setting_an_attribute_by_name_ends_the_filling_of_a_folder(new_world: Callable[..., World]) -> None:
+    """It is a person or a script, who may look at `.octue` next."""
+    world = new_world(in_cloud=True)
+    world.put("f", "a")
+    for folder in ("by-label/a/new", "real"):
+        world.mkdir(folder)
+        world.write(f"{folder}/x")
+        world.operations.setxattr(world.node(f"{folder}/x"), "user.octue.labels", b"a b", 0)
+        assert world.exists(f"{folder}/.octue")
+
+
+def test_a_file_that_stays_open_does_not_hide_what_was_looked_at(world: World) -> None:
+    world.put("f", "a")
+    world.mkdir("by-label/a/new")
+    opened = world.operations.create(*world.place("by-label/a/new/x"), os.O_WRONLY, 0o644, CALLER)
+    list(world.node("by-label/a/new").entries())
+    assert world.exists("by-label/a/new/.octue")
+    world.operations.release(opened.handle)
+    assert world.exists("by-label/a/new/.octue")
 
 
 def test_listing_a_folder_ends_its_filling(world: World) -> None:
@@ -654,7 +824,22 @@ def test_removing_octue_in_a_view_changes_nothing(world: World) -> None:
     world.rm("by-label/a/.octue")
     world.rm("by-ext/_/.octue")
     assert world.changes() == []
+    assert [entry.name for entry in world.node("by-label/a").entries()] == [".octue", "f"]
     assert world.exists("by-label/a/.octue")
+
+
+def test_octue_that_was_removed_from_a_view_can_be_made_anew_with_o_excl(world: World) -> None:
+    """`tar x` removes what it finds, and makes it."""
+    world.put("f", "a", "b")
+    before = world.index.version
+    world.rm("by-label/a/.octue")
+    assert world.index.version > before
+    assert not world.exists("by-label/a/.octue")
+    with world.refused(errno.ENOENT):
+        world.rm("by-label/a/.octue")
+    world.write("by-label/a/.octue", octue(f=record("c")), flags=os.O_EXCL)
+    assert world.exists("by-label/a/.octue")
+    assert world.labels("f") == {"a", "c"}
 
 
 def test_what_is_not_there_cannot_be_removed(world: World) -> None:

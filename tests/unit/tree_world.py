@@ -77,7 +77,9 @@ class Source:
 
     def allocate(self, mode: int, offset: int, length: int) -> None: ...
     def flush(self) -> None: ...
-    def sync(self, *, data_only: bool = False) -> None: ...
+    def sync(self, *, data_only: bool = False) -> None:
+        self.disk.synced.append(self.path)
+
     def close(self) -> None: ...
 
 
@@ -90,6 +92,7 @@ class Disk:
         self.files: dict[str, bytes] = {}
         self.folders = {""}
         self.links: dict[str, str] = {}
+        self.synced: list[str] = []
 
     def stat(self, path: str) -> ObjectInfo:
         if path in self.folders:
@@ -127,6 +130,9 @@ class Recorder:
         self.kept: list[tuple[str, bytes]] = []
         self.documents: dict[str, bytes] = {}
         self.failing: dict[str, OctuefsError] = {}
+        self.opened: list[int] = []
+        self.pending: set[str] = set()
+        """Folders of a disk whose `.octue` is still to be written."""
 
     def note(self, *call: Any) -> None:
         self.calls.append(call)
@@ -150,6 +156,7 @@ class Recorder:
         return entry.metadata
 
     def open(self, info: ObjectInfo, flags: int) -> Source:
+        self.opened.append(flags)
         if flags & os.O_TRUNC:
             self.disk.files[info.path] = b""
         return Source(self.disk, info.path)
@@ -279,6 +286,13 @@ class Recorder:
         self.note("store_records", folder, sorted(records))
         self.records.setdefault(folder, {}).update(records)
 
+    def write_document(self, folder: str) -> None:
+        if folder in self.pending:
+            self.pending.remove(folder)
+            if not self.disk.in_cloud:
+                self.disk.files[join(folder, ".octue")] = b"{}"
+                self.index.publish([self.seen(join(folder, ".octue"))])
+
     def keep_text(self, path: str, data: bytes, reason: str) -> None:
         self.kept.append((path, data))
 
@@ -287,6 +301,8 @@ class Recorder:
 
     def sync_folder(self, path: str) -> None:
         self.note("sync_folder", path)
+        if path not in self.disk.folders:
+            raise NotFound(path)
 
 
 @dataclass
