@@ -157,12 +157,21 @@ class Dataset:
         raise Conflict(f"{self.location}: files keep changing while they are read")
 
     def show_document(self, folder: str) -> None:
-        """See to it that a folder on a disk has its `.octue` where metadata of its files wait to be written into one.
+        """See to it that a folder on a disk has its `.octue`, or none, as it has once all that was set is written.
 
         What it says is not seen to: whoever opens it or asks for its attributes gets all of it anyhow.
         """
-        if self.in_cloud or self.writer is None or self.stores_metadata_in(folder):
+        stored = self.keeper.stored
+        if self.in_cloud or self.writer is None or not stored.has_pending(folder):
             return
+        entry = self.index.entry(join(folder, METADATA_NAME))
+        if isinstance(entry, Other):
+            try:
+                document = stored.document(folder, entry.info.version)
+            except OctuefsError:
+                return  # reported
+            if document.datafiles or document.unread or document.dataset is not None:
+                return
         self.writer.write_document(folder)
 
     # --- bytes

@@ -108,9 +108,10 @@ class _Mount:
         return {"files": len(left), "bytes": sum(item.size - item.sent for item in left)}
 
     def sync(self) -> dict[str, Any]:
-        """Wait until everything written is stored, and say what could not be."""
+        """Wait until everything written is stored, and say what could not be since the mount was made."""
         self.wait_until_stored()
-        failed = {} if self.changes is None else {it.path: it.reason for it in self.changes.recovered.entries()}
+        kept = [] if self.changes is None else self.changes.recovered.entries()
+        failed = {it.path: it.reason for it in kept if it.when >= self.started}
         left = self.dataset.writer.pending() if self.dataset.writer is not None else []
         return {"failed": {**failed, **{item.path: "the store does not take it" for item in left}}}
 

@@ -25,6 +25,8 @@ _REMEMBERED_TEXTS = 64
 _FOR_NOW = (StoreUnavailable, TimedOut, Conflict, LocalFailure)
 """Failures that may pass: they do not mean that there is no metadata."""
 
+_NOTHING = OctueDocument()
+
 
 class StoredMetadata:
     """What is stored beside the files of one dataset."""
@@ -67,6 +69,10 @@ class StoredMetadata:
         with self._lock:
             self._documents[folder] = (version, document)
         return self.overlay(folder, document)
+
+    def has_pending(self, folder: str) -> bool:
+        """Say whether a writer has anything that is not written into a folder's file yet."""
+        return self.overlay(folder, _NOTHING) is not _NOTHING
 
     def read_dataset(self, *, present: bool) -> bool:
         """Take in the dataset's own record and return True; `present` says whether there is a `.octue` at all.

@@ -84,7 +84,7 @@ class CloudFiles:
         self._appends = Appends(store, self._journal, uploader, wanted=compose, failure=report.failure)
         uploader.appender = self._appends
         self._leftovers = Leftovers(self._journal, self._folder)
-        self._unsettled = Unsettled(self._journal)
+        self._unsettled = Unsettled(self._journal, report)
         self._storing = Storing(
             self._table,
             uploader,
@@ -295,20 +295,12 @@ class CloudFiles:
         if file is not None:
             file.remove()
             self._table.forget(file)
-            self._settle([path])
-
-    def _settle(self, paths: Iterable[str]) -> None:
-        """Make durable what became of files that were not stored; what was done is done, whatever comes of that."""
-        try:
-            for path in paths:
-                self._unsettled.settle(path)
-        except LocalFailure as error:
-            self._report.failure(f"what was renamed or removed is not safe from a crash yet: {error}")
+            self._unsettled.settle_all([path])
 
     def moved(self, old: str, new: str, info: ObjectInfo | None) -> None:
         """Take note that the name changed; `info` is the object at `new`, None for a file that is not stored yet."""
         if self._move(old, new, info):
-            self._settle([new])
+            self._unsettled.settle_all([new])
 
     def _move(self, old: str, new: str, info: ObjectInfo | None) -> bool:
         """Let a file have another name; say whether the journal has something new of it."""
@@ -341,7 +333,7 @@ class CloudFiles:
                 info = replace(file.base, path=to, inode=self._around.inode_of(to))
             if self._move(path, to, info):
                 moved.append(to)
-        self._settle(moved)
+        self._unsettled.settle_all(moved)
 
     # --- what earlier processes left
 

@@ -38,7 +38,10 @@ class Sending(Protocol):
         ...
 
     def finish(self) -> tuple[str, int] | None:
-        """End sending and return the session and how far it is; None where there is nothing to go on with."""
+        """End sending and return the session and how far it is; None where there is nothing to go on with.
+
+        :raise OctuefsError: where there is nothing, and to begin now would be in vain
+        """
         ...
 
 

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _UPLOADS = 16
 """Files that are stored at a time in the background."""
+_BEHIND_SECONDS = 0.5
+"""How long what is closed waits with write-back, so that uploads do not slow down a burst of closes."""
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 _LOOK_SECONDS = 10.0
@@ -75,7 +77,7 @@ class Storing:
         elif file.freeze(persistent=True):
             file.secure()
             file.tell()
-            self.enqueue(file)
+            self.enqueue(file, delay=_BEHIND_SECONDS)
 
     def store(self, file: CloudFile) -> None:
         """Store what there is of a file, now.

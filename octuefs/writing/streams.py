@@ -52,6 +52,7 @@ class Stream:
         self._ended = False
         self._abandoned = False
         self._failed = False
+        self._error: OctuefsError | None = None
 
     def grown(self) -> None:
         """Send more where enough has been written; called after each write."""
@@ -77,14 +78,20 @@ class Stream:
         self._cancel()
 
     def finish(self) -> tuple[str, int] | None:
-        """End sending and return the session and how far it is; None where there is nothing to go on with."""
+        """End sending and return the session and how far it is; None where there is nothing to go on with.
+
+        :raise OctuefsError: where it could not be begun, after all tries, while this waited for it: more were in vain
+        """
         with self._changed:
             if self._ended:
                 return None
             self._ended = True
+            begins = self._running and self._session is None
             while self._running and not self._background.closed:
                 self._changed.wait(_GLANCE_SECONDS)
             session, offset = self._session, self._offset
+        if begins and session is None and self._error is not None:
+            raise self._error
         if not self.is_valid():
             self._cancel()
             return None
@@ -113,6 +120,7 @@ class Stream:
                 if not self._abandoned:
                     self._note(self._session, offset)
             except OctuefsError as error:
+                self._error = error
                 logger.debug("the upload of %s stopped while it was written: %s", self._path, error)
             finally:
                 goes_on = self._end_step(offset)

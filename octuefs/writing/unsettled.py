@@ -5,6 +5,10 @@ crash would bring the row back, and what it tells to store would come after, and
 path since. So who changes a path again, or removes it, waits for that first; for any other path nobody does.
 """
 
+from collections.abc import Iterable
+
+from octuefs.errors import LocalFailure
+from octuefs.report import Report
 from octuefs.writing.journal import Journal
 
 _MANY = 1000
@@ -13,8 +17,9 @@ _MANY = 1000
 class Unsettled:
     """Those of one journal. Any thread may call; nothing is asked of the disk but by `settle`."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, report: Report) -> None:
         self._journal = journal
+        self._report = report
         self._positions: dict[str, int] = {}
 
     def note(self, path: str) -> None:
@@ -37,3 +42,11 @@ class Unsettled:
             self._journal.settle()
         if self._positions.get(path) == position:
             self._positions.pop(path, None)
+
+    def settle_all(self, paths: Iterable[str]) -> None:
+        """Do the same after a change that is made, and cannot fail any more: where it fails that is reported."""
+        try:
+            for path in paths:
+                self.settle(path)
+        except LocalFailure as error:
+            self._report.failure(f"what was renamed or removed is not safe from a crash yet: {error}")

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from octuefs.content.hashing import Hasher
 from octuefs.datafile import Datafile
+from octuefs.dataset import Dataset
 from octuefs.errors import (
     AlreadyExists,
     BadValue,
@@ -23,7 +25,7 @@ from octuefs.errors import (
     NotPermitted,
     OctuefsError,
 )
-from octuefs.index import Folder, Index
+from octuefs.index import Folder, Index, Other
 from octuefs.keeper import Keeper
 from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import DatafileMetadata, OctueDocument, decode_octue
@@ -489,6 +491,29 @@ def test_a_burst_of_changes_is_one_rewrite(mount: Mount, monkeypatch: pytest.Mon
     mount.assert_true()
 
 
+def test_a_document_is_shown_and_gone_before_its_burst_is_over(mount: Mount) -> None:
+    hasher = Hasher(mount.store, mount.index.publish_hash)
+    dataset = Dataset(mount.keeper, hasher)
+    dataset.writer = mount.writer
+    mount.make("f", b"1", LABEL)
+    assert not mount.has_document()
+    dataset.show_document("")
+    assert mount.stored_labels() == {"f": ["a"]}
+    mount.writer.describe("f", labels("b"))
+    dataset.show_document("")  # it is there already: not rewritten for that
+    assert mount.stored_labels() == {"f": ["a"]}
+    entry = mount.index.entry(".octue")
+    assert isinstance(entry, Other)
+    file = dataset.open(entry.info)
+    assert b'"b"' in file.read(0, 4096)
+    file.close()
+    mount.writer.remove("f")
+    dataset.show_document("")
+    assert not mount.has_document()
+    assert mount.index.entry(".octue") is None
+    hasher.close()
+
+
 def test_metadata_that_are_written_later_leave_the_folders_time_alone(mount: Mount) -> None:
     mount.writer.make_folder("d", 0o755, ME)
     mount.make("d/f", b"1", LABEL)
@@ -733,6 +758,7 @@ def test_the_order_of_tags_in_a_written_document_counts_at_once(mount: Mount) ->
         assert json.dumps(mount.datafile("f").tags) == text
 
 
+@pytest.mark.expected_logs("its stored ID .* is kept")
 def test_written_records_replace_all_and_stored_ids_win(mount: Mount) -> None:
     for name in "fgh":
         mount.make(name, b"1", LABEL)

@@ -185,6 +185,7 @@ def test_a_download_is_to_the_sdk_the_dataset_that_was_downloaded(
 # --- there and back
 
 
+@pytest.mark.timeout(600)  # four commands for each of the datasets
 def test_what_comes_back_is_what_was_sent(
     uploads: Mapping[str, Objects], places: tuple[Path, Bucket], sources: Sources, tmp_path: Path
 ) -> None:

@@ -680,12 +680,7 @@ def _getxattr(path: Path, name: bytes, size: int) -> None:
         raise OSError(ctypes.get_errno(), "")
 
 
-# --- nothing can be changed ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["mounted as it is", "mounted --read-only"])
-def refusing(request: pytest.FixtureRequest, served: Served, served_read_only: Served) -> Served:
-    return served if request.param == "mounted as it is" else served_read_only
+# --- nothing can be changed on a read-only mount ----------------------------------------------------------------------
 
 
 def changes_of_a_file(file: Path) -> dict[str, Callable[[], object]]:
@@ -756,10 +751,10 @@ def assert_all_refused(changes: dict[str, Callable[[], object]]) -> None:
         *("filter/size_bytes__gt=0/table.csv", "not/by-ext/_/table.csv", f"by-id/{id_of('table.csv')}"),
     ],
 )
-def test_no_call_changes_a_file(refusing: Served, file: str) -> None:
-    before = refusing.source.state()
-    assert_all_refused(changes_of_a_file(refusing.root / file))
-    assert refusing.source.state() == before
+def test_no_call_changes_a_file(served_read_only: Served, file: str) -> None:
+    before = served_read_only.source.state()
+    assert_all_refused(changes_of_a_file(served_read_only.root / file))
+    assert served_read_only.source.state() == before
 
 
 @pytest.mark.parametrize(
@@ -769,15 +764,15 @@ def test_no_call_changes_a_file(refusing: Served, file: str) -> None:
         *("by-ext/csv", "filter/size_bytes__gt=0", "order-by/name", "not/by-label/a", "by-id", ".octuefs"),
     ],
 )
-def test_no_call_changes_a_folder(refusing: Served, folder: str) -> None:
-    before = refusing.source.state()
-    assert_all_refused(changes_of_a_folder(refusing.root / folder))
-    assert refusing.source.state() == before
+def test_no_call_changes_a_folder(served_read_only: Served, folder: str) -> None:
+    before = served_read_only.source.state()
+    assert_all_refused(changes_of_a_folder(served_read_only.root / folder))
+    assert served_read_only.source.state() == before
 
 
-def test_nothing_is_made_in_the_root_and_nothing_moves(refusing: Served) -> None:
-    before = refusing.source.state()
-    root = refusing.root
+def test_nothing_is_made_in_the_root_and_nothing_moves(served_read_only: Served) -> None:
+    before = served_read_only.source.state()
+    root = served_read_only.root
     changes = changes_of_a_folder(root)
     for of_the_root_itself in ("rmdir", "rename"):  # a mount point is busy, whatever is mounted there
         del changes[of_the_root_itself]
@@ -794,12 +789,12 @@ def test_nothing_is_made_in_the_root_and_nothing_moves(refusing: Served) -> None
             (root / source).rename(root / target)
     with refused(errno.EROFS):
         (root / "by-label" / "new").mkdir()
-    assert refusing.source.state() == before
+    assert served_read_only.source.state() == before
 
 
-def test_room_is_not_allocated_and_no_shared_mapping_writes(refusing: Served) -> None:
-    before = refusing.source.state()
-    with opened(refusing.root / "table.csv") as fd:
+def test_room_is_not_allocated_and_no_shared_mapping_writes(served_read_only: Served) -> None:
+    before = served_read_only.source.state()
+    with opened(served_read_only.root / "table.csv") as fd:
         for change in (lambda: os.posix_fallocate(fd, 0, 10), lambda: os.write(fd, b"x")):
             with refused(errno.EBADF):
                 change()
@@ -810,7 +805,7 @@ def test_room_is_not_allocated_and_no_shared_mapping_writes(refusing: Served) ->
         for change in (lambda: os.fchmod(fd, 0o600), lambda: os.utime(fd, ns=(1, 2))):
             with refused(errno.EROFS):
                 change()
-    assert refusing.source.state() == before
+    assert served_read_only.source.state() == before
 
 
 def test_what_is_impossible_anyway_says_why(served: Served, served_read_only: Served) -> None:
