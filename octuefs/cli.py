@@ -373,7 +373,7 @@ def list_command(
         order = parse_ordering(order_by) if order_by else None
         with opened(SourceConfig(source, recursive, anonymous, key_file=_absolute_file(key_file))) as dataset:
             for datafile in select_datafiles(dataset, conditions, order):
-                line = json.dumps(datafile_facts(datafile)) if as_json else datafile_line(datafile)
+                line = json.dumps(datafile_facts(dataset, datafile)) if as_json else datafile_line(datafile)
                 sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
         sys.stdout.flush()
 

@@ -75,11 +75,11 @@ def datafile_line(datafile: Datafile) -> str:
     return f"{datafile.size:>14}  {printable(datafile.path)}{labels}"
 
 
-def datafile_facts(datafile: Datafile) -> dict[str, Any]:
+def datafile_facts(dataset: Dataset, datafile: Datafile) -> dict[str, Any]:
     """Return a datafile's facts that cost nothing to tell."""
     return {
         "path": datafile.path,
-        "id": datafile.id,
+        "id": dataset.index.id_of(datafile),
         "size_bytes": datafile.size_bytes,
         "timestamp": timestamp_text(datafile.timestamp) if datafile.timestamp else None,
         "labels": sorted(datafile.labels),

@@ -125,8 +125,8 @@ def open_changes(config: MountConfig, dataset: Dataset, report: Report, stack: E
     if config.read_only:
         if left := sum(dead_sessions(folder).values()):
             report.failure(
-                f"an earlier mount of {dataset.location} left {left} changes that are not stored yet; this read-only"
-                " mount leaves them alone: mount without --read-only to store them"
+                f"an earlier mount of {dataset.location} left what is not stored yet ({left} entries in its"
+                " journal); this read-only mount leaves it alone: mount without --read-only to store it"
             )
         return None
     session = open_session(folder)

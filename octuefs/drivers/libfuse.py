@@ -74,6 +74,8 @@ class LibfuseAdapter:
         """Of names that are not there: at which version, and until when that counts."""
         self._overtaken: dict[tuple[str, str, int], tuple[Conflict, float]] = {}
         """Calls that have just failed because another was first, by operation, path and thread, and until when."""
+        self._vanished: dict[tuple[str, int], float] = {}
+        """Paths that were gone when they were to be opened, by path and thread; until when a second try is one."""
         self._pages = PageCaches(CACHED_NODES, operations.version_of, operations.identity_of)
 
     def __call__(self, operation: str, *arguments: Any) -> Any:
@@ -167,7 +169,13 @@ class LibfuseAdapter:
         if info is not None:
             return self._operations.fgetattr(info.fh)
         assert path is not None, "libfuse names what is not open"
-        return self._operations.getattr(self._resolve(path))
+        try:
+            return self._operations.getattr(self._resolve(path))
+        except NotFound:
+            if self._vanished:  # the kernel has looked again, and will not try to open it
+                with self._lock:
+                    self._vanished.pop((path, calling_thread()), None)
+            raise
 
     def readlink(self, path: str) -> str:
         """readlink(2)."""
@@ -226,8 +234,29 @@ class LibfuseAdapter:
 
     def open(self, path: str, info: Any) -> int:
         """open(2)."""
-        self._opened(path, info, self._operations.open(self._resolve(path), info.flags))
+        try:
+            opened = self._operations.open(self._resolve(path), info.flags)
+        except NotFound as error:
+            self._look_again(path, error)
+            raise
+        self._opened(path, info, opened)
         return 0
+
+    def _look_again(self, path: str, error: NotFound) -> None:
+        """Let the kernel, which took a name for there, look again, as it does on ESTALE: O_CREAT is to make the file.
+
+        Once only: what is still found and cannot be opened is not there, as its error says.
+        """
+        key = (path, calling_thread())
+        now = time.monotonic()
+        with self._lock:
+            again = self._vanished.pop(key, 0.0) > now
+            if not again:
+                self._vanished[key] = now + _SECOND_TRY_SECONDS
+                if len(self._vanished) > CACHED_MISSES:
+                    del self._vanished[next(iter(self._vanished))]
+        if not again:
+            raise OSError(errno.ESTALE, str(error)) from error
 
     def create(self, path: str, mode: int, info: Any) -> int:
         """open(2) with O_CREAT, of what is not there."""

@@ -225,6 +225,8 @@ def _decode_content(content: dict[str, Any]) -> tuple[OctueDocument, list[str]]:
 def _decode_datafiles(stored: Any, problems: list[str]) -> tuple[dict[str, DatafileMetadata], Any]:
     """Return the records, and what is there besides them (None for nothing)."""
     if not stored:
+        if stored is not None and not isinstance(stored, dict):
+            problems.append("datafiles: it is no object")
         return {}, None
     if not isinstance(stored, dict):
         problems.append("datafiles: it is no object")

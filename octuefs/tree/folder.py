@@ -34,18 +34,11 @@ class RealDirectory(ScopeDirectory):
     def find(self, name: str) -> Node | None:
         """See `ScopeDirectory`; the store is asked too for what the index may not know yet."""
         if name == METADATA_NAME and not self.hides_document:
-            self._settle_document()
+            self.dataset.show_document(self.scope.folder)
         found = super().find(name)
         if found is not None or (name == METADATA_NAME and self.hides_document):
             return found
         return self.own(name) if self.dataset.keeper.find_unseen(self.place(name)) else None
-
-    def _settle_document(self) -> None:
-        """See to it that `.octue` stands on a disk if there are metadata for it, and has gone if there are none."""
-        if self.context.emptied.has_document(self.scope):
-            self.dataset.writing.write_document(self.scope.folder)
-        else:
-            self.dataset.show_document(self.scope.folder)
 
     def own(self, name: str) -> Node | None:
         """See `ScopeDirectory`."""
@@ -135,7 +128,7 @@ class RealDirectory(ScopeDirectory):
             raise NotFound(f"{self.path}/{name}: no such file")
         dataset, emptied = self.dataset, self.context.emptied
         if self.is_document(name):
-            self._settle_document()
+            dataset.show_document(self.scope.folder)
             if self.has_document:
                 dataset.writing.remove_document(self.scope.folder)
             elif not emptied.has_document(self.scope):
@@ -174,7 +167,7 @@ class RealDirectory(ScopeDirectory):
         if not replace and moving.path == self.place(name):
             raise AlreadyExists(f"{self.path}/{name} is there already")
         if self.is_document(name):
-            self._settle_document()
+            self.dataset.show_document(self.scope.folder)
             self.take_document(moving, replace=replace)
         else:
             self.take_as(moving, name, replace=replace)

@@ -110,7 +110,8 @@ class CloudFiles:
             unsettled=self._unsettled,
             stands=self._table.has,
         )
-        self.failed = FailedContents(self, self._leftovers, self._journal, index)
+        forget = self._storing.forget_unreported
+        self.failed = FailedContents(self, self._leftovers, self._journal, index, forget)
         """What could not be stored."""
 
     # --- opening

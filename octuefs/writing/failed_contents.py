@@ -1,6 +1,7 @@
 """Content of cloud files that could not be stored, as `recovered/` shows it: read, put back, or discarded by its ID."""
 
 import os
+from collections.abc import Callable
 from typing import Protocol
 
 from octuefs.datafile import Datafile
@@ -27,7 +28,16 @@ class Files(Protocol):
 class FailedContents:
     """That of one dataset. Any thread may call."""
 
-    def __init__(self, files: Files, leftovers: Leftovers, journal: Journal, index: Index) -> None:
+    def __init__(
+        self,
+        files: Files,
+        leftovers: Leftovers,
+        journal: Journal,
+        index: Index,
+        forget_failure: Callable[[str], object],
+    ) -> None:
+        """`forget_failure` lets the next open of a path not be told of what failed there before."""
+        self._forget_failure = forget_failure
         self._files = files
         self._leftovers = leftovers
         self._journal = journal
@@ -54,6 +64,7 @@ class FailedContents:
         kept = self._leftovers.entry(id)
         row: Row = self._journal.items(FILE).get(id, {})
         source = self._leftovers.read(id)
+        self._forget_failure(kept.path)  # who puts it back knows
         try:
             entry = self._index.entry(kept.path)
             if isinstance(entry, Datafile | Other):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 
-from octuefs.errors import OctuefsError, StoreUnavailable
+from octuefs.errors import NotFound, OctuefsError, StoreUnavailable
 from octuefs.report import Report
 from octuefs.writing.background import Background
 from octuefs.writing.cloudfile import CloudFile, Incomplete
@@ -188,7 +188,9 @@ class Storing:
             self._withdraw(file)
         if not kept:
             return error
-        worded = again(error, f"{error}; what was written is kept under .octuefs/recovered/")
+        text = f"{error}; what was written is kept under .octuefs/recovered/"
+        # That the bucket is gone is no answer to a program that closes its file: it would seem to be that.
+        worded = StoreUnavailable(text) if isinstance(error, NotFound) else again(error, text)
         if file.failure is not None:
             file.failure = worded
         return worded

@@ -425,6 +425,19 @@ def test_octue_is_there_as_soon_as_a_file_has_metadata(dataset: Part) -> None:
     assert list(document(dataset / "new/.octue")["datafiles"]) == ["other"]
 
 
+def test_octue_is_not_listed_any_more_once_no_file_has_metadata(dataset: Part) -> None:
+    (dataset / "new").mkdir()
+    for name in ("a", "b"):
+        (dataset / "new" / name).write_bytes(b"")
+    os.setxattr(dataset / "new/a", "user.octue.labels", b"a")
+    os.fsync(folder := os.open(dataset / "new", os.O_RDONLY))
+    os.close(folder)
+    assert names(dataset / "new") == [".octue", "a", "b"]
+    (dataset / "new/a").unlink()
+    assert names(dataset / "new") == ["b"]
+    assert not (dataset / "new/.octue").exists()
+
+
 def test_rm_r_of_a_real_folder_ends_well_though_octue_comes_after_the_files(dataset: Part) -> None:
     (dataset / "new").mkdir()
     for name in ("!first", "z"):

@@ -1389,6 +1389,29 @@ def test_recovered_content_is_put_back_over_what_stands_there(world: World) -> N
     world.check_idle()
 
 
+@pytest.mark.expected_logs("refused")
+def test_putting_back_is_not_refused_by_the_failure_that_is_still_to_be_told(make: Make) -> None:
+    world = make(write_back=True)
+    world.put("a", b"old")
+    world.store.fail("upload", PermissionRefused("refused"))
+    world.write("a", b"new")
+    assert world.files.drain(10) == 0
+    (entry,) = world.files.failed.recovered()
+    world.files.failed.put_back(entry.id)
+    assert world.store.data("a") == b"new"
+    world.open("a", RDONLY).close()
+
+
+def test_a_bucket_that_is_gone_is_no_file_that_is_not_there(world: World) -> None:
+    handle = world.create("a")
+    handle.write(0, b"new")
+    world.store.fail("upload", NotFound("there is no such bucket"))
+    with pytest.raises(StoreUnavailable, match=r"no such bucket.*recovered"):
+        handle.flush()
+    handle.close()
+    assert [it.path for it in world.files.failed.recovered()] == ["a"]
+
+
 def test_recovered_appends_are_put_back_at_the_end(world: World) -> None:
     world.put("a", pattern(9 * MIB))
     handle = world.open("a", WRONLY | os.O_APPEND)
