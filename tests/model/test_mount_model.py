@@ -368,7 +368,7 @@ def explore(machine: type[MountModel], world: World, plain: Path) -> None:
             return
 
 
-@pytest.mark.timeout(180 + SOAK_MINUTES * 120)
+@pytest.mark.timeout(600 + SOAK_MINUTES * 120)
 def test_a_local_mount_is_a_folder(tmp_path: Path) -> None:
     source, outside, plain = tmp_path / "source", tmp_path / "outside", tmp_path / "plain"
     for folder in (source, outside, plain):
@@ -377,7 +377,7 @@ def test_a_local_mount_is_a_folder(tmp_path: Path) -> None:
         explore(MountModel, LocalWorld(mount, source, outside), plain)
 
 
-@pytest.mark.timeout(180 + SOAK_MINUTES * 120)
+@pytest.mark.timeout(600 + SOAK_MINUTES * 120)
 def test_a_cloud_mount_is_a_folder(tmp_path: Path, bucket: Bucket, strict_gcs: StrictGcs) -> None:
     plain = tmp_path / "plain"
     plain.mkdir(0o755)
