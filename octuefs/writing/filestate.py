@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -254,9 +255,13 @@ class FileState:
         content.sent = offset
         if session is not None and (session != content.session or offset):
             with self._state:
+                is_new = session != content.session
                 content.session = session
                 if content is self.content or content in self._queue:
                     self._put_row(content, "closed" if content.frozen else "open")
+            if is_new:  # durable before anything is sent: should this process die, the next one ends the session
+                with suppress(OctuefsError):  # who closes the file hears of a journal that cannot be written
+                    self._around.journal.settle()
 
     def _put_rows(self) -> None:
         """Write down anew all that is not stored."""

@@ -564,7 +564,6 @@ def test_the_resumable_upload_of_a_daemon_that_died_is_cancelled(bucket: Bucket,
                 os.write(descriptor, bytes(MIB))
             wait_until(lambda: strict_gcs.count(kind="start") == 1)
             wait_until(lambda: any(it.kind == "send" and it.status == 308 for it in strict_gcs.requests))
-            time.sleep(0.5)  # the journal has it soon; of one that it never had the bucket lets go by itself
             mount.kill(mount.pid())
         finally:
             with contextlib.suppress(OSError):
