@@ -4,7 +4,9 @@ Any thread may call. A change is one PATCH of only what differs, on condition th
 stands. A 412 is not yet a conflict: where just the metadata changed meanwhile, ours is made to theirs field by field.
 """
 
+import random
 import stat
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
@@ -29,8 +31,10 @@ from octuefs.writing.properties import (
     with_attributes,
 )
 
-ATTEMPTS = 8
+ATTEMPTS = 50
 """How often something is tried that other writers come before."""
+_STEP_ASIDE_SECONDS = 0.02
+"""How long, by chance, who was overtaken waits at most, so that two who change one file at once do not go on so."""
 
 _PREFIX = "octue__"
 _UNPREFIXED = ("id", "timestamp", "tags", "labels")
@@ -139,6 +143,7 @@ class CloudMetadata:
                     self._stored(present)  # our own doing, its answer was lost
                     return
                 info = present
+                time.sleep(random.uniform(0, _STEP_ASIDE_SECONDS))
                 continue
             return
         raise Conflict(f"{datafile.path}: its metadata keeps changing; nothing was changed, try again")
