@@ -440,8 +440,8 @@ def test_a_bucket_that_refuses_is_told_and_what_was_written_is_kept(behind: Behi
     wait_until(lambda: (behind.sync_of("old") or "").startswith("failed: "))
     wait_until(lambda: behind.mount.recovered_of("new") == [b"ours, new"])
     assert behind.mount.recovered_of("old") == [b"ours"]
-    assert "old" in behind.mount.errors()
-    assert "new" in behind.mount.errors()
+    for name in ("old", "new"):
+        wait_until(lambda name=name: f"/{name}:" in behind.mount.errors())
     refusal.remove()
     for entry in behind.mount.recover():
         assert behind.mount.command("recover", "--restore", entry["name"]).returncode == 0
