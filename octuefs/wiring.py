@@ -174,7 +174,6 @@ def _open_cloud_writer(
         session.journal,
         report,
         RecentNames(),
-        owner=(store.ownership.uid, store.ownership.gid),
         compose=config.compose,
     )
     stack.callback(writer.close)

@@ -11,7 +11,6 @@ cheap: gcsfs, which takes a second to import, comes with the first request.
 import concurrent.futures
 import json
 import threading
-import time
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -25,8 +24,7 @@ from octuefs.errors import (
     StoreUnavailable,
     Unsupported,
 )
-from octuefs.model.paths import CloudLocation
-from octuefs.stores.base import Kind, LinkTarget, ObjectInfo, Ownership, Skipped, Space
+from octuefs.stores.base import Kind, LinkTarget, ObjectInfo, Skipped, Space
 from octuefs.stores.gcs_requests import LONGEST_NAME, SILENCE_SECONDS
 from octuefs.stores.gcs_resource import FIELDS, problem_with_name
 from octuefs.stores.gcs_writing import GcsWriting
@@ -79,26 +77,6 @@ class GcsStore(GcsWriting):
 
     Its parameters are those of `GcsRequests`; what changes the bucket stands in `GcsUploads` and `GcsWriting`.
     """
-
-    def __init__(
-        self,
-        location: CloudLocation,
-        *,
-        anonymous: bool = False,
-        endpoint: str | None = None,
-        read_only: bool = False,
-        key_file: str | None = None,
-        ownership: Ownership | None = None,
-    ) -> None:
-        super().__init__(
-            location,
-            anonymous=anonymous,
-            endpoint=endpoint,
-            read_only=read_only,
-            key_file=key_file,
-            ownership=ownership,
-        )
-        self._made_ns = time.time_ns()
 
     @property
     def in_cloud(self) -> bool:

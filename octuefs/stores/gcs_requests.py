@@ -97,6 +97,7 @@ class GcsRequests:
         self._read_only = read_only
         self._key_file = key_file
         self.ownership = ownership or Ownership()
+        self._made_ns = time.time_ns()
         self._lock = threading.Lock()  # guards _filesystem and _process
         self._filesystem: Any = None
         self._process = 0

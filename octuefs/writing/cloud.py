@@ -66,16 +66,14 @@ class CloudWriter:
         report: Report,
         recent: RecentNames,
         *,
-        owner: tuple[int, int] | None = None,
         compose: bool = True,
     ) -> None:
-        """`owner` is the (uid, gid) that files show, the store's where None; journal and files stay open."""
+        """`compose` lets a rename join one object to keep its headers; journal and files stay open."""
         self._store = store
         self._files = files
         self._journal = journal
         self._report = report
         self._recent = recent
-        self._owner = owner or (store.ownership.uid, store.ownership.gid)
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="cloud-writer")
         self._paths = PathLocks()
         self._facts = facts = CloudFacts(store, keeper)
@@ -271,7 +269,8 @@ class CloudWriter:
     def set_owner(self, path: str, uid: int, gid: int) -> None:
         """See `Writer`: there is one owner."""
         self._facts.entry(path)
-        if (uid, gid) not in {(a, b) for a in (-1, self._owner[0]) for b in (-1, self._owner[1])}:
+        ownership = self._store.ownership
+        if uid not in (-1, ownership.uid) or gid not in (-1, ownership.gid):
             raise NotPermitted(f"{path}: a bucket keeps no owners; files belong to who mounted it")
 
     def set_xattr(self, path: str, name: str, value: bytes, flags: int) -> None:

@@ -129,24 +129,33 @@ class CloudMetadata:
                 patch = custom_metadata_patch(custom, theirs, complete(new, theirs))
             if not patch:
                 return
-            checked(patched(custom, patch), path)
-            try:
-                self._stored(self._store.patch(path, patch, condition_of(info)))
-            except NotFound:
-                self._facts.publish(removed=[path])
-                raise
-            except Conflict:
-                present = self._facts.look(path)
-                if present is None or generation_of(present) != generation_of(info):
-                    raise self._facts.conflict(path, "described") from None
-                if has_all(present, patch):
-                    self._stored(present)  # our own doing, its answer was lost
-                    return
-                info = present
-                time.sleep(random.uniform(0, _STEP_ASIDE_SECONDS))
-                continue
-            return
+            present = self._patch(path, patch, info, "described")
+            if present is None:
+                return
+            info = present
         raise Conflict(f"{datafile.path}: its metadata keeps changing; nothing was changed, try again")
+
+    def _patch(self, path: str, patch: Mapping[str, str | None], info: ObjectInfo, doing: str) -> ObjectInfo | None:
+        """Patch an object that is as `info` says; return what it is instead where just its metadata are others.
+
+        :raise Conflict: where it has another content by now
+        """
+        checked(patched(info.custom_metadata or {}, patch), path)
+        try:
+            self._stored(self._store.patch(path, patch, condition_of(info)))
+            return None
+        except NotFound:
+            self._facts.publish(removed=[path])
+            raise
+        except Conflict:
+            present = self._facts.look(path)
+            if present is None or generation_of(present) != generation_of(info):
+                raise self._facts.conflict(path, doing) from None
+        if has_all(present, patch):
+            self._stored(present)  # our own doing, its answer was lost
+            return None
+        time.sleep(random.uniform(0, _STEP_ASIDE_SECONDS))
+        return present
 
     def _stored(self, info: ObjectInfo) -> None:
         self._files.replaced(info.path, info)
@@ -178,19 +187,10 @@ class CloudMetadata:
         info = entry.info
         self._files.settle(path)
         for _ in range(ATTEMPTS):
-            checked(patched(info.custom_metadata or {}, patch), path)
-            try:
-                self._stored(self._store.patch(path, patch, condition_of(info)))
-            except NotFound:
-                self._facts.publish(removed=[path])
-                raise
-            except Conflict:
-                present = self._facts.look(path)
-                if present is None or generation_of(present) != generation_of(info):
-                    raise self._facts.conflict(path, "changed") from None
-                info = present
-                continue
-            return
+            present = self._patch(path, patch, info, "changed")
+            if present is None:
+                return
+            info = present
         raise Conflict(f"{path}: its metadata keeps changing; nothing was changed, try again")
 
     def _set_folder_attribute(self, folder: Folder, patch: Mapping[str, str]) -> None:
