@@ -21,6 +21,7 @@ from octuefs.cli_transfer import add_transfer_commands
 from octuefs.config import DEFAULT_METADATA_TTL, MountConfig, SourceConfig, check_mount
 from octuefs.errors import BadValue, OctuefsError
 from octuefs.report import printable
+from octuefs.stores.base import Access
 from octuefs.terminal import counting, failing_in_words, opened
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ def mount(
     """Mount a dataset; returns when the mount answers, leaving a daemon."""
     with failing_in_words():
         config = MountConfig(
-            source=SourceConfig(_absolute(source), recursive, anonymous, metadata_ttl, _absolute_file(key_file)),
+            source=SourceConfig(
+                _absolute(source), recursive, metadata_ttl, Access(anonymous, _absolute_file(key_file))
+            ),
             mount_point=os.path.abspath(mount_point),
             read_only=read_only,
             allow_other=allow_other,
@@ -328,7 +331,7 @@ def info(
         facts = mounted_attributes(source)
         if facts is None:
             with (
-                opened(SourceConfig(source, recursive, anonymous, key_file=_absolute_file(key_file))) as dataset,
+                opened(SourceConfig(source, recursive, access=Access(anonymous, _absolute_file(key_file)))) as dataset,
                 counting("hashing, files:") as progress,
             ):
                 facts = dataset_facts(dataset, progress)
@@ -344,7 +347,7 @@ def hash_command(
     key_file: KeyFileOption = None,
 ) -> None:
     """Print the dataset's hash, as the SDK computes it."""
-    config = SourceConfig(source, recursive, anonymous, key_file=_absolute_file(key_file))
+    config = SourceConfig(source, recursive, access=Access(anonymous, _absolute_file(key_file)))
     with failing_in_words():
         with opened(config) as dataset, counting("hashing, files:") as progress:
             value = dataset.set_hash("", (), progress)
@@ -371,7 +374,7 @@ def list_command(
 
         conditions = tuple(parse_filter(text) for text in filters or ())
         order = parse_ordering(order_by) if order_by else None
-        with opened(SourceConfig(source, recursive, anonymous, key_file=_absolute_file(key_file))) as dataset:
+        with opened(SourceConfig(source, recursive, access=Access(anonymous, _absolute_file(key_file)))) as dataset:
             for datafile in select_datafiles(dataset, conditions, order):
                 line = json.dumps(datafile_facts(dataset, datafile)) if as_json else datafile_line(datafile)
                 sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")

@@ -16,6 +16,7 @@ from octuefs.config import SourceConfig, check_source
 from octuefs.errors import BadValue, OctuefsError, from_os_error
 from octuefs.mounts import mount_above
 from octuefs.report import printable
+from octuefs.stores.base import Access
 from octuefs.terminal import TransferBar, failing_in_words, opened
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ def upload(
         if source.startswith(_CLOUD) or not target.startswith(_CLOUD):
             raise BadValue("upload takes a local folder and gs://bucket/path, in this order")
         key = _absolute(key_file)
-        with opened(SourceConfig(source), quiet=True) as dataset, _bucket(SourceConfig(target, key_file=key)) as store:
+        with (
+            opened(SourceConfig(source), quiet=True) as dataset,
+            _bucket(SourceConfig(target, access=Access(key_file=key))) as store,
+        ):
             from octuefs.transfer.jobs import Outcome
             from octuefs.transfer.upload import upload as upload_now
 
@@ -75,7 +79,7 @@ def download(
     with failing_in_words():
         if not source.startswith(_CLOUD) or str(target).startswith("gs:"):
             raise BadValue("download takes gs://bucket/path and a local folder, in this order")
-        config = SourceConfig(source, anonymous=anonymous, key_file=_absolute(key_file))
+        config = SourceConfig(source, access=Access(anonymous, _absolute(key_file)))
         place = SourceConfig(os.path.abspath(target))
         with opened(config, quiet=True) as dataset:
             _make_folder(place)
@@ -110,7 +114,7 @@ def verify(
     """
     with failing_in_words():
         key = _absolute(key_file)
-        with opened(SourceConfig(source, anonymous=anonymous, key_file=key)) as dataset:
+        with opened(SourceConfig(source, access=Access(anonymous, key))) as dataset:
             from octuefs.transfer.jobs import Outcome
 
             outcome = Outcome()
@@ -118,7 +122,7 @@ def verify(
                 unknown = _verify_bytes(dataset, outcome)
             else:
                 unknown = 0
-                _verify_hashes(dataset, hashes, SourceConfig(hashes, anonymous=anonymous, key_file=key), outcome)
+                _verify_hashes(dataset, hashes, SourceConfig(hashes, access=Access(anonymous, key)), outcome)
         _print_verdict(outcome, unknown)
 
 

@@ -7,26 +7,25 @@ work. It runs in the command, not in the daemon.
 import errno
 import os
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from octuefs.errors import BadValue
 from octuefs.model.paths import LocalLocation, Location, parse_location
 from octuefs.mounts import check_alive, mount_above, mount_at
-from octuefs.stores.base import Ownership
+from octuefs.stores.base import Access, Ownership
 
 DEFAULT_METADATA_TTL = 60.0
 
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Which dataset, and how it is read. `metadata_ttl` is in seconds; `key_file` holds other credentials."""
+    """Which dataset, and how it is read. `metadata_ttl` is in seconds."""
 
     source: str
     recursive: bool = True
-    anonymous: bool = False
     metadata_ttl: float = DEFAULT_METADATA_TTL
-    key_file: str | None = None
+    access: Access = field(default_factory=Access)
 
     @property
     def location(self) -> Location:
@@ -64,7 +63,8 @@ class MountConfig:
     def from_json(cls, value: dict[str, Any]) -> "MountConfig":
         """Return the config that `to_json` wrote."""
         ownership = Ownership(**value["ownership"]) if value["ownership"] else None
-        return cls(**{**value, "source": SourceConfig(**value["source"]), "ownership": ownership})
+        source = SourceConfig(**{**value["source"], "access": Access(**value["source"]["access"])})
+        return cls(**{**value, "source": source, "ownership": ownership})
 
 
 def check_source(config: SourceConfig) -> None:

@@ -46,8 +46,9 @@ def open_store(
     if isinstance(location, CloudLocation):
         from octuefs.stores.gcs import GcsStore
 
+        access = config.access
         store = GcsStore(
-            location, anonymous=config.anonymous, key_file=config.key_file, read_only=read_only, ownership=ownership
+            location, anonymous=access.anonymous, key_file=access.key_file, read_only=read_only, ownership=ownership
         )
     else:
         from octuefs.stores.local import LocalStore

@@ -9,8 +9,9 @@ import os
 import posixpath
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
+from urllib.parse import unquote, urlsplit
 
 from octuefs.errors import BadValue
 
@@ -76,6 +77,44 @@ class CloudLocation:
 Location = LocalLocation | CloudLocation
 
 
+@dataclass(frozen=True, slots=True)
+class UrlLocation:
+    """An http(s) URL of a shared dataset or a manifest. What authorises it stands in `url` and is never shown."""
+
+    url: str = field(repr=False)
+    in_cloud: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """The last component of the path."""
+        return posixpath.basename(unquote(urlsplit(self.url).path).rstrip("/"))
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+Source = Location | UrlLocation
+"""What a user calls a source."""
+
+
+def parse_source(text: str) -> Source:
+    """Parse what a user calls a source: a location (`parse_location`), or an http(s) URL.
+
+    :raise BadValue: for what is neither; its text never shows what authorises a URL
+    """
+    if not text.lower().startswith(("http://", "https://")):
+        return parse_location(text)
+    try:
+        parts = urlsplit(text)
+        complete = bool(parts.hostname) and parts.path.strip("/") != "" and parts.port != 0
+    except ValueError:
+        complete = False
+    if not complete:
+        raise BadValue("the URL is not complete; give https://host/path, in quotes, as it was sent to you")
+    return UrlLocation(text)
+
+
 def parse_location(text: str) -> Location:
     """Parse what a user calls a source: `gs://bucket/path`, or a local path (made absolute, `~` expanded).
 
@@ -92,7 +131,7 @@ def parse_location(text: str) -> Location:
         return CloudLocation(bucket, path)
     scheme, separator, _ = text.partition("://")
     if separator and scheme.isalnum():
-        raise BadValue(f"{text!r}: cannot mount {scheme}://; a source is a local folder or gs://bucket/path")
+        raise BadValue(f"cannot read {scheme}://; a source is a local folder or gs://bucket/path")
     if not text:
         raise BadValue("the source is empty; give a local folder or gs://bucket/path")
     return LocalLocation(os.path.abspath(os.path.expanduser(text)))

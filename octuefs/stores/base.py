@@ -72,6 +72,20 @@ class Ownership:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """With what rights buckets are asked; without any of these, with the Application Default Credentials.
+
+    `key_file` is the path of other credentials; `billing_project` pays for the requests (requester pays);
+    `impersonate` is the e-mail address of a service account to act as.
+    """
+
+    anonymous: bool = False
+    key_file: str | None = None
+    billing_project: str | None = None
+    impersonate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """Something in the store that cannot be shown, with the reason in words."""
 

@@ -8,11 +8,14 @@ from octuefs import mounts
 from octuefs.config import MountConfig, SourceConfig, check_mount, check_mount_point, check_source
 from octuefs.errors import BadValue
 from octuefs.model.paths import CloudLocation, LocalLocation
+from octuefs.stores.base import Access
 
 
 def test_a_config_survives_the_way_to_the_daemon() -> None:
     config = MountConfig(
-        SourceConfig("/a/\udcff ,b", recursive=False, anonymous=True, metadata_ttl=2.5),
+        SourceConfig(
+            "/a/\udcff ,b", recursive=False, metadata_ttl=2.5, access=Access(anonymous=True, billing_project="p")
+        ),
         "/m",
         read_only=True,
         allow_other=True,
