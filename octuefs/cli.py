@@ -17,12 +17,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octuefs import __version__
+from octuefs.cli_look import add_look_commands
+from octuefs.cli_manifest import add_manifest_command
+from octuefs.cli_options import (
+    AnonymousOption,
+    BillingProjectOption,
+    ImpersonateOption,
+    KeyFileOption,
+    RecursiveOption,
+    access_of,
+)
+from octuefs.cli_share import add_share_command
 from octuefs.cli_transfer import add_transfer_commands
 from octuefs.config import DEFAULT_METADATA_TTL, MountConfig, SourceConfig, check_mount
 from octuefs.errors import BadValue, OctuefsError
 from octuefs.report import printable
-from octuefs.stores.base import Access
-from octuefs.terminal import counting, failing_in_words, opened
+from octuefs.terminal import counting, failing_in_words
 
 if TYPE_CHECKING:
     from octuefs.launch import Left
@@ -47,15 +57,7 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-SourceArgument = Annotated[str, typer.Argument(help="A local folder, or gs://bucket/path.")]
 MountPointArgument = Annotated[Path, typer.Argument(help="An empty folder.")]
-RecursiveOption = Annotated[
-    bool, typer.Option("--recursive/--no-recursive", help="Take the files in sub-folders too, as the SDK does.")
-]
-AnonymousOption = Annotated[bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")]
-KeyFileOption = Annotated[
-    Path | None, typer.Option("--key-file", help="A file of Google credentials to use instead of the default ones.")
-]
 
 
 def _version(wanted: bool) -> None:
@@ -81,12 +83,22 @@ def _main(
 
 @app.command()
 def mount(
-    source: SourceArgument,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="A folder, gs://bucket/path, a manifest, the link of a shared dataset (in quotes);"
+            " or several, each as NAME=SOURCE.",
+            show_default=False,
+        ),
+    ],
     mount_point: MountPointArgument,
     recursive: RecursiveOption = True,
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse every change (EROFS).")] = False,
     anonymous: AnonymousOption = False,
     key_file: KeyFileOption = None,
+    billing_project: BillingProjectOption = None,
+    impersonate: ImpersonateOption = None,
     write_back: Annotated[
         bool,
         typer.Option("--write-back", help="Let close return when the file is durable on this disk; upload behind."),
@@ -108,15 +120,20 @@ def mount(
     views: Annotated[bool, typer.Option("--views/--no-views", help="Answer the virtual names.")] = True,
     list_views: Annotated[bool, typer.Option("--list-views", help="List the views in the dataset's root.")] = False,
     allow_other: Annotated[bool, typer.Option("--allow-other", help="Let other users in.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to mount where one of several datasets cannot be reached.")
+    ] = False,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay until Ctrl-C, log to stderr.")] = False,
     log_level: Annotated[LogLevel, typer.Option(help="How much the log tells.")] = LogLevel.INFO,
 ) -> None:
-    """Mount a dataset; returns when the mount answers, leaving a daemon."""
+    """Mount a dataset, or several; returns when the mount answers, leaving a daemon."""
     with failing_in_words():
+        named = _named(sources)
+        access = access_of(anonymous, key_file, billing_project, impersonate)
         config = MountConfig(
-            source=SourceConfig(
-                _absolute(source), recursive, metadata_ttl, Access(anonymous, _absolute_file(key_file))
-            ),
+            source=SourceConfig("" if named else _absolute(sources[0]), recursive, metadata_ttl, access),
+            named=named,
+            strict=strict,
             mount_point=os.path.abspath(mount_point),
             read_only=read_only,
             allow_other=allow_other,
@@ -150,14 +167,23 @@ def mount(
             _print_summary(summary)
 
 
+def _named(sources: list[str]) -> dict[str, str]:
+    """Return the sources by name, none where there is a single one without a name."""
+    from octuefs.named_sources import is_named, parse_named
+
+    if len(sources) == 1 and not is_named(sources[0]):
+        return {}
+    if nameless := [source for source in sources if "=" not in source]:
+        raise typer.BadParameter(f"several sources have a name each, NAME=SOURCE; {printable(nameless[0])} has none")
+    return {name: _absolute(source) for name, source in parse_named(sources).items()}
+
+
 def _absolute(source: str) -> str:
-    from octuefs.model.paths import parse_location
+    """Return a source as it is named from anywhere; the link of a shared dataset whole, with what authorises it."""
+    from octuefs.model.paths import UrlLocation, parse_source
 
-    return str(parse_location(source))
-
-
-def _absolute_file(path: Path | None) -> str | None:
-    return os.path.abspath(path) if path is not None else None
+    location = parse_source(source)
+    return location.url if isinstance(location, UrlLocation) else str(location)
 
 
 def _ownership(uid: int | None, gid: int | None, file_mode: str | None, dir_mode: str | None) -> "Ownership | None":
@@ -197,8 +223,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
     place = printable(summary["mount_point"])
     print(f"{printable(summary['source'])} is mounted on {place}{' (read-only)' if summary['read_only'] else ''}")
     shown = f": {' '.join(labels[:8])}{' ...' if len(labels) > 8 else ''}" if labels else ""
+    datasets = f"{counted(len(summary['datasets']), 'dataset')}, " if "datasets" in summary else ""
     files, size = counted(summary["files"], "file"), size_text(summary["bytes"])
-    print(f"  {files}, {size}, {counted(len(labels), 'label')}{shown}")
+    print(f"  {datasets}{files}, {size}, {counted(len(labels), 'label')}{shown}")
     if not summary["files"]:
         print("  there are no files in it (yet); is the source right?")
     if summary["problems"]:
@@ -313,74 +340,6 @@ def refresh(mount_point: Annotated[Path, typer.Argument(help="Where it is mounte
         print(f"{printable(status['source'])} read again: {status['counts']['files']:,} files")
 
 
-# --- looking without mounting
-
-
-@app.command()
-def info(
-    source: Annotated[str, typer.Argument(help="A local folder, gs://bucket/path, or a path in a mount.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    recursive: RecursiveOption = True,
-    anonymous: AnonymousOption = False,
-    key_file: KeyFileOption = None,
-) -> None:
-    """Say what a dataset is: name, ID, counts, labels, tags, hash. In a mount: every attribute of a path."""
-    with failing_in_words():
-        from octuefs.inspect import dataset_facts, facts_text, mounted_attributes
-
-        facts = mounted_attributes(source)
-        if facts is None:
-            with (
-                opened(SourceConfig(source, recursive, access=Access(anonymous, _absolute_file(key_file)))) as dataset,
-                counting("hashing, files:") as progress,
-            ):
-                facts = dataset_facts(dataset, progress)
-        for line in (json.dumps(facts, indent=2) if as_json else facts_text(facts)).split("\n"):
-            print(printable(line))
-
-
-@app.command("hash")
-def hash_command(
-    source: SourceArgument,
-    recursive: RecursiveOption = True,
-    anonymous: AnonymousOption = False,
-    key_file: KeyFileOption = None,
-) -> None:
-    """Print the dataset's hash, as the SDK computes it."""
-    config = SourceConfig(source, recursive, access=Access(anonymous, _absolute_file(key_file)))
-    with failing_in_words():
-        with opened(config) as dataset, counting("hashing, files:") as progress:
-            value = dataset.set_hash("", (), progress)
-        print(value)
-
-
-@app.command("ls")
-def list_command(
-    source: SourceArgument,
-    filters: Annotated[
-        list[str] | None, typer.Option("--filter", help="e.g. labels__contains=a; several must all hold.")
-    ] = None,
-    order_by: Annotated[str | None, typer.Option("--order-by", help="e.g. name, -size_bytes, tags.height.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line each.")] = False,
-    recursive: RecursiveOption = True,
-    anonymous: AnonymousOption = False,
-    key_file: KeyFileOption = None,
-) -> None:
-    """List datafiles: size, path, labels."""
-    with failing_in_words():
-        from octuefs.inspect import datafile_facts, datafile_line, select_datafiles
-        from octuefs.model.filters import parse_filter
-        from octuefs.model.ordering import parse_ordering
-
-        conditions = tuple(parse_filter(text) for text in filters or ())
-        order = parse_ordering(order_by) if order_by else None
-        with opened(SourceConfig(source, recursive, access=Access(anonymous, _absolute_file(key_file)))) as dataset:
-            for datafile in select_datafiles(dataset, conditions, order):
-                line = json.dumps(datafile_facts(dataset, datafile)) if as_json else datafile_line(datafile)
-                sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
-        sys.stdout.flush()
-
-
 @app.command()
 def doctor() -> None:
     """Check what octuefs needs on this machine, in words."""
@@ -393,7 +352,10 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+add_look_commands(app)
 add_transfer_commands(app)
+add_manifest_command(app)
+add_share_command(app)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from octuefs.cli_options import AnonymousOption, BillingProjectOption, ImpersonateOption, KeyFileOption, access_of
 from octuefs.config import SourceConfig, check_source
 from octuefs.errors import BadValue, OctuefsError, from_os_error
 from octuefs.mounts import mount_above
 from octuefs.report import printable
-from octuefs.stores.base import Access
 from octuefs.terminal import TransferBar, failing_in_words, opened
 
 if TYPE_CHECKING:
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from octuefs.transfer.jobs import Outcome
 
 _CLOUD = "gs://"
-
-_Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")]
-_KeyFile = Annotated[
-    Path | None, typer.Option("--key-file", help="A file of Google credentials to use instead of the default ones.")
-]
 
 
 def add_transfer_commands(app: typer.Typer) -> None:
@@ -41,7 +36,9 @@ def add_transfer_commands(app: typer.Typer) -> None:
 def upload(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A local folder.")],
     target: Annotated[str, typer.Argument(metavar="gs://BUCKET/PATH", help="Where the dataset is to be.")],
-    key_file: _KeyFile = None,
+    key_file: KeyFileOption = None,
+    billing_project: BillingProjectOption = None,
+    impersonate: ImpersonateOption = None,
 ) -> None:
     """Store a local dataset, with its metadata, in a bucket.
 
@@ -51,10 +48,10 @@ def upload(
     with failing_in_words():
         if source.startswith(_CLOUD) or not target.startswith(_CLOUD):
             raise BadValue("upload takes a local folder and gs://bucket/path, in this order")
-        key = _absolute(key_file)
+        access = access_of(False, key_file, billing_project, impersonate)
         with (
             opened(SourceConfig(source), quiet=True) as dataset,
-            _bucket(SourceConfig(target, access=Access(key_file=key))) as store,
+            _bucket(SourceConfig(target, access=access)) as store,
         ):
             from octuefs.transfer.jobs import Outcome
             from octuefs.transfer.upload import upload as upload_now
@@ -68,8 +65,10 @@ def upload(
 def download(
     source: Annotated[str, typer.Argument(metavar="gs://BUCKET/PATH", help="A dataset in a bucket.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="A folder; made where it is not there.")],
-    anonymous: _Anonymous = False,
-    key_file: _KeyFile = None,
+    anonymous: AnonymousOption = False,
+    key_file: KeyFileOption = None,
+    billing_project: BillingProjectOption = None,
+    impersonate: ImpersonateOption = None,
 ) -> None:
     """Write a dataset in a bucket, with its metadata, into a local folder.
 
@@ -79,7 +78,7 @@ def download(
     with failing_in_words():
         if not source.startswith(_CLOUD) or str(target).startswith("gs:"):
             raise BadValue("download takes gs://bucket/path and a local folder, in this order")
-        config = SourceConfig(source, access=Access(anonymous, _absolute(key_file)))
+        config = SourceConfig(source, access=access_of(anonymous, key_file, billing_project, impersonate))
         place = SourceConfig(os.path.abspath(target))
         with opened(config, quiet=True) as dataset:
             _make_folder(place)
@@ -102,8 +101,10 @@ def verify(
             help="Lines as in .hashes: a file, or - for standard input; or another dataset, to compare with.",
         ),
     ] = None,
-    anonymous: _Anonymous = False,
-    key_file: _KeyFile = None,
+    anonymous: AnonymousOption = False,
+    key_file: KeyFileOption = None,
+    billing_project: BillingProjectOption = None,
+    impersonate: ImpersonateOption = None,
 ) -> None:
     """Prove the bytes of a dataset.
 
@@ -113,8 +114,8 @@ def verify(
     hashes that octuefs remembers of just these versions, so that what a disk has spoilt is found.
     """
     with failing_in_words():
-        key = _absolute(key_file)
-        with opened(SourceConfig(source, access=Access(anonymous, key))) as dataset:
+        access = access_of(anonymous, key_file, billing_project, impersonate)
+        with opened(SourceConfig(source, access=access)) as dataset:
             from octuefs.transfer.jobs import Outcome
 
             outcome = Outcome()
@@ -122,7 +123,7 @@ def verify(
                 unknown = _verify_bytes(dataset, outcome)
             else:
                 unknown = 0
-                _verify_hashes(dataset, hashes, SourceConfig(hashes, access=Access(anonymous, key)), outcome)
+                _verify_hashes(dataset, hashes, SourceConfig(hashes, access=access), outcome)
         _print_verdict(outcome, unknown)
 
 
@@ -158,10 +159,6 @@ def _make_folder(place: SourceConfig) -> None:
         os.makedirs(place.source, exist_ok=True)
     except OSError as error:
         raise from_os_error(error, place.source) from error
-
-
-def _absolute(path: Path | None) -> str | None:
-    return os.path.abspath(path) if path is not None else None
 
 
 @contextmanager

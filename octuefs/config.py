@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from octuefs.errors import BadValue
-from octuefs.model.paths import LocalLocation, Location, parse_location
+from octuefs.model.paths import LocalLocation, Source, parse_source
 from octuefs.mounts import check_alive, mount_above, mount_at
 from octuefs.stores.base import Access, Ownership
 
 DEFAULT_METADATA_TTL = 60.0
+_LONGEST_SHOWN = 1000
+"""Characters that the kernel, which has a page for all options of a mount, is told of its source."""
 
 
 @dataclass(frozen=True)
@@ -28,24 +30,27 @@ class SourceConfig:
     access: Access = field(default_factory=Access)
 
     @property
-    def location(self) -> Location:
+    def location(self) -> Source:
         """The parsed source.
 
         :raise BadValue: where it is none
         """
-        return parse_location(self.source)
+        return parse_source(self.source)
 
 
 @dataclass(frozen=True)
 class MountConfig:
     """A mount: its source, its place and its ways. `mount_point` is absolute.
 
-    `write_back` lets close(2) return before the upload; `compose` lets appends be joined in the bucket; `ownership`
-    says to whom the files of a bucket belong.
+    `named` are the sources by name where several datasets are mounted without a manifest; `source.source` is "" then.
+    `strict` refuses to mount where one of several datasets cannot be reached. `write_back` lets close(2) return before
+    the upload; `compose` lets appends be joined in the bucket; `ownership` says to whom the files of a bucket belong.
     """
 
     source: SourceConfig
     mount_point: str
+    named: dict[str, str] = field(default_factory=dict)
+    strict: bool = False
     read_only: bool = False
     allow_other: bool = False
     views: bool = True
@@ -54,6 +59,14 @@ class MountConfig:
     write_back: bool = False
     compose: bool = True
     ownership: Ownership | None = None
+
+    @property
+    def shown_source(self) -> str:
+        """What is mounted, in words that hold no secret."""
+        if not self.named:
+            return str(self.source.location)
+        text = " ".join(f"{name}={parse_source(source)}" for name, source in self.named.items())
+        return text if len(text) <= _LONGEST_SHOWN else f"{len(self.named)} datasets"
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `from_json` understands, for another process."""
@@ -67,35 +80,50 @@ class MountConfig:
         return cls(**{**value, "source": source, "ownership": ownership})
 
 
-def check_source(config: SourceConfig) -> None:
+def check_source(config: SourceConfig, *, manifest: bool = False) -> None:
     """Refuse a source that cannot be read; a cloud one is checked by its store.
+
+    With `manifest` a file may stand where a folder is expected.
 
     :raise BadValue: with the reason and the remedy
     """
-    if not 0 <= config.metadata_ttl < float("inf"):
-        raise BadValue("--metadata-ttl is a number of seconds, 0 or more")
+    check_ttl(config)
     location = config.location
     if not isinstance(location, LocalLocation):
         return
-    above = mount_above(os.path.abspath(location.path))
-    if above is not None and above.is_ours:
-        check_alive(above)
-        raise BadValue(
-            f"{location.path} lies in an octuefs mount ({above.mount_point}); mount its source, {above.source}, instead"
-        )
+    check_outside_mounts(location)
     try:
         kind = os.stat(location.path)
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise BadValue(f"no such folder: {location.path}") from None
         raise BadValue(f"{location.path} cannot be read: {os.strerror(error.errno or 0)}") from None
-    if not stat.S_ISDIR(kind.st_mode):
+    if not stat.S_ISDIR(kind.st_mode) and not (manifest and stat.S_ISREG(kind.st_mode)):
         raise BadValue(f"{location.path} is a file; a dataset is a folder")
-    if not os.access(location.path, os.R_OK | os.X_OK):
+    if not os.access(location.path, os.R_OK | (os.X_OK if stat.S_ISDIR(kind.st_mode) else 0)):
         raise BadValue(f"no permission to read {location.path}")
 
 
-def check_mount_point(mount_point: str, location: Location) -> None:
+def check_ttl(config: SourceConfig) -> None:
+    """Refuse what is no time."""
+    if not 0 <= config.metadata_ttl < float("inf"):
+        raise BadValue("--metadata-ttl is a number of seconds, 0 or more")
+
+
+def check_outside_mounts(location: LocalLocation) -> None:
+    """Refuse a folder or file that is shown by a mount of ours.
+
+    :raise BadValue: naming what to give instead
+    """
+    above = mount_above(os.path.abspath(location.path))
+    if above is not None and above.is_ours:
+        check_alive(above)
+        raise BadValue(
+            f"{location.path} lies in an octuefs mount ({above.mount_point}); mount its source, {above.source}, instead"
+        )
+
+
+def check_mount_point(mount_point: str) -> None:
     """Refuse a mount point that cannot take the mount.
 
     :raise BadValue: with the reason and the command that mends it
@@ -113,12 +141,6 @@ def check_mount_point(mount_point: str, location: Location) -> None:
         raise BadValue(f"{mount_point} is busy: {present.source} is mounted there; octuefs unmount {mount_point}")
     if not stat.S_ISDIR(kind.st_mode):
         raise BadValue(f"{mount_point} is no folder; give an empty folder")
-    if isinstance(location, LocalLocation):
-        source, target = os.path.realpath(location.path), os.path.realpath(mount_point)
-        if target == source or target.startswith(source.rstrip("/") + "/"):
-            raise BadValue(
-                f"the mount point {mount_point} lies in the source {location.path}; choose one outside of it"
-            )
     try:
         content = os.listdir(mount_point)
     except OSError as error:
@@ -129,16 +151,38 @@ def check_mount_point(mount_point: str, location: Location) -> None:
         raise BadValue(f"no permission to mount on {mount_point}; choose a folder of yours")
 
 
+def check_apart(mount_point: str, location: Source) -> None:
+    """Refuse a mount point within a folder that is to be mounted, and a folder within the mount point.
+
+    :raise BadValue: naming both
+    """
+    if not isinstance(location, LocalLocation):
+        return
+    source, target = os.path.realpath(location.path), os.path.realpath(mount_point)
+    if target == source or target.startswith(source.rstrip("/") + "/"):
+        raise BadValue(f"the mount point {mount_point} lies in the source {location.path}; choose one outside of it")
+    if source.startswith(target.rstrip("/") + "/"):
+        raise BadValue(f"the source {location.path} lies in the mount point {mount_point}; choose another")
+
+
 def check_mount(config: MountConfig) -> None:
-    """Refuse what cannot be mounted.
+    """Refuse what cannot be mounted; of several datasets each is checked when it is opened.
 
     :raise BadValue: with the reason and the remedy
     """
-    check_source(config.source)
-    if not config.source.location.in_cloud and (config.write_back or config.ownership is not None):
+    if config.read_only and config.write_back:
+        raise BadValue("--write-back means nothing on a --read-only mount; leave one of them out")
+    check_ttl(config.source)
+    if config.named:
+        locations = [parse_source(source) for source in config.named.values()]
+    else:
+        check_source(config.source, manifest=True)
+        locations = [config.source.location]
+    about_buckets = config.write_back or config.ownership is not None
+    if about_buckets and not any(it.in_cloud or os.path.isfile(str(it)) for it in locations):  # or a manifest
         raise BadValue(
             "--write-back, --uid, --gid, --file-mode and --dir-mode are for gs:// sources; a local folder keeps its own"
         )
-    if config.read_only and config.write_back:
-        raise BadValue("--write-back means nothing on a --read-only mount; leave one of them out")
-    check_mount_point(config.mount_point, config.source.location)
+    for location in locations:
+        check_apart(config.mount_point, location)
+    check_mount_point(config.mount_point)

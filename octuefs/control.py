@@ -19,7 +19,9 @@ from octuefs.errors import NotFound, OctuefsError, from_os_error
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_LINE = 1 << 20
+_LONGEST_REQUEST = 1 << 20
+_LONGEST_ANSWER = 1 << 28
+"""Bytes; the files of a view of a million are named in less."""
 Command = Callable[..., dict[str, Any]]
 
 
@@ -37,7 +39,7 @@ class _Handler(socketserver.StreamRequestHandler):
     def _answer(self) -> dict[str, Any]:
         assert isinstance(self.server, _Server)
         try:
-            request = json.loads(self.rfile.readline(_LONGEST_LINE))
+            request = json.loads(self.rfile.readline(_LONGEST_REQUEST))
             name = request.pop("command")
             command = self.server.commands[name]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -84,7 +86,7 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def ask(path: Path, command: str, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:
+def ask(path: Path, command: str, /, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:
     """Send one command with what it takes to the daemon that listens at `path`, and return its answer.
 
     :raise NotFound: where nobody listens
@@ -95,11 +97,13 @@ def ask(path: Path, command: str, timeout: float | None = None, **arguments: Any
             connection.settimeout(timeout)
             connection.connect(str(path))
             connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
-            line = connection.makefile("rb").readline(_LONGEST_LINE)
+            line = connection.makefile("rb").readline(_LONGEST_ANSWER)
     except (FileNotFoundError, ConnectionRefusedError):
         raise NotFound("no octuefs daemon of this user listens for this mount point") from None
     except OSError as error:
         raise OctuefsError(f"the daemon does not answer: {error}") from error
+    if len(line) == _LONGEST_ANSWER:
+        raise OctuefsError(f"the daemon's answer is longer than {_LONGEST_ANSWER >> 20} MiB")
     if not line.endswith(b"\n"):
         raise OctuefsError("the daemon ended before it answered")
     answer: dict[str, Any] = json.loads(line)

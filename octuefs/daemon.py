@@ -61,7 +61,7 @@ def main() -> int:
     def announce(message: dict[str, Any]) -> None:
         _say(message)
         if "mounted" in message:
-            logger.info("mounted %s on %s", printable(config.source.source), printable(config.mount_point))
+            logger.info("mounted %s on %s", printable(config.shown_source), printable(config.mount_point))
             log_descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             os.dup2(log_descriptor, 2)
             os.close(log_descriptor)

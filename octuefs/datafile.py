@@ -46,12 +46,19 @@ class Datafile:
     @property
     def in_cloud(self) -> bool:
         """True for an object in a bucket."""
+        if self.info.origin is not None:
+            return not self.info.is_listed_on_disk
         return isinstance(self.location, CloudLocation)
 
     @property
+    def may_share_its_path(self) -> bool:
+        """True where a folder may stand at the same path: for objects, and for files that a list brings together."""
+        return self.in_cloud or self.info.origin is not None
+
+    @property
     def full_path(self) -> str:
-        """Where the bytes live: a gs:// path or an absolute local one."""
-        return self.location.of(self.info.path)
+        """Where the bytes live: a gs:// path or an absolute local one; a URL (without its query) outside of Google."""
+        return self.info.origin or self.location.of(self.info.path)
 
     @property
     def name(self) -> str:

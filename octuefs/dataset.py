@@ -4,6 +4,7 @@
 """
 
 import os
+import stat
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -41,6 +42,8 @@ class Dataset:
         self.hasher = hasher
         self.writer: Writer | None = None
         """What makes changes; None where the dataset is only read."""
+        self.read_only_reason = "the mount is read-only; mount without --read-only to change the dataset"
+        """Why it is only read, where it is."""
         self.staging: Path | None = None
         """Where content waits for the store that is written to the cloud."""
         self._first_root_info = self.store.stat("")
@@ -51,6 +54,17 @@ class Dataset:
     def root_info(self) -> ObjectInfo:
         """What the store said of the root folder last: its owner and permissions."""
         return self.index.root.info or self._first_root_info
+
+    @property
+    def owner(self) -> tuple[int, int, int]:
+        """The uid, gid and permission bits of the root folder, which all has that is made of the dataset."""
+        info = self.root_info
+        return info.uid, info.gid, stat.S_IMODE(info.mode)
+
+    @property
+    def changed_ns(self) -> int:
+        """When the latest change was seen, in nanoseconds since the epoch."""
+        return self.index.changed_ns
 
     @property
     def metadata(self) -> DatasetMetadata | None:
@@ -74,6 +88,8 @@ class Dataset:
 
     def stores_metadata_in(self, folder: str) -> bool:
         """Say whether the store has a `.octue` of its own in a folder, whatever it holds."""
+        if not folder and self.metadata is not None:
+            return True  # be it only given: by a manifest, or by the link of a shared dataset
         return isinstance(self.index.entry(join(folder, METADATA_NAME)), Other)
 
     def stored_text_in(self, folder: str) -> bytes:
@@ -185,6 +201,8 @@ class Dataset:
             if self.writer is not None and name_of(info.path) == METADATA_NAME:
                 self.writer.write_document(parent_of(info.path))
             return self.store.open(info)
+        if info.is_listed_on_disk:
+            return self.store.open(info)
         info = self._asked_again(info)
         if self.writer is not None:
             return self.writer.open(info, os.O_RDONLY)
@@ -204,8 +222,16 @@ class Dataset:
         :raise ReadOnly: where there is none
         """
         if self.writer is None:
-            raise ReadOnly("the mount is read-only")
+            raise ReadOnly(self.read_only_reason)
         return self.writer
+
+    def check_writable(self) -> None:
+        """Refuse changes where the dataset is only read.
+
+        :raise ReadOnly: with the reason
+        """
+        if self.writer is None:
+            raise ReadOnly(self.read_only_reason)
 
     def current(self, info: ObjectInfo) -> ObjectInfo:
         """Return what stands at a path now: asked of a disk each time (microseconds), known in the cloud.
@@ -214,7 +240,7 @@ class Dataset:
         """
         if self.writer is not None:
             return self.writer.current(info)
-        if self.in_cloud:
+        if self.in_cloud and not info.is_listed_on_disk:
             return info
         try:
             now = self.store.stat(info.path)

@@ -265,7 +265,7 @@ class Index:
                 if not isinstance(child, Folder):
                     if child is not None:
                         self._drop(child)
-                    if isinstance(child, Datafile) and child.in_cloud:
+                    if isinstance(child, Datafile) and child.may_share_its_path:
                         self.shadowed[child.path] = child
                     child = folder.children[name] = Folder(join(folder.path, name))
                 folder = child
@@ -283,7 +283,7 @@ class Index:
             self._forget(present)
             self._remember(datafile)
             return
-        if isinstance(present, Folder) and datafile.in_cloud:
+        if isinstance(present, Folder) and datafile.may_share_its_path:
             self.shadowed[datafile.path] = datafile
             return
         if present is not None:
@@ -437,14 +437,16 @@ class Index:
 
     def id_of(self, datafile: Datafile) -> str:
         """Return the ID of a datafile: the stored one, else the one that its first record would get."""
-        return datafile.metadata.id or self.new_id(datafile.path, datafile.location)
+        return datafile.metadata.id or self._free_id(datafile.full_path, datafile.path, ())
 
     def new_id(self, path: str, location: Location, besides: Collection[str] = ()) -> str:
         """Return the ID for a datafile without a stored one: from its location, but no other datafile's.
 
         Another may have stored it while it stood there. `besides` are IDs that are taken too.
         """
-        full_path = location.of(path)
+        return self._free_id(location.of(path), path, besides)
+
+    def _free_id(self, full_path: str, path: str, besides: Collection[str]) -> str:
         number = 0
         with self.lock:
             while (wanted := derived_id(full_path, number)) in besides or self.is_anothers(wanted, path):

@@ -1,7 +1,7 @@
 """What the commands `info` and `ls` tell: facts of a dataset, of datafiles, and of paths in a mount."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from octuefs.datafile import Datafile
@@ -9,9 +9,11 @@ from octuefs.dataset import Dataset
 from octuefs.errors import from_os_error
 from octuefs.launch import size_text
 from octuefs.model.filters import Filter
+from octuefs.model.hashes import hash_of_manifest
+from octuefs.model.manifest import Manifest
 from octuefs.model.metadata import timestamp_text
 from octuefs.model.ordering import Ordering
-from octuefs.model.paths import path_bytes
+from octuefs.model.paths import join, path_bytes
 from octuefs.model.values import stored_form
 from octuefs.mounts import check_alive, mount_above
 from octuefs.report import printable
@@ -43,6 +45,41 @@ def dataset_facts(dataset: Dataset, progress: Callable[[int], None]) -> dict[str
         }
 
 
+def manifest_facts(
+    manifest: Manifest, datasets: Mapping[str, Dataset], progress: Callable[[int], None]
+) -> dict[str, Any]:
+    """Return what `octuefs info` says of a manifest; hashes the files of its datasets."""
+    hashes = {name: dataset.set_hash("", (), progress) for name, dataset in datasets.items()}
+    return {
+        "id": manifest.id,
+        "name": manifest.name,
+        "datasets": {
+            name: {
+                "source": str(dataset.location),
+                "name": dataset.name,
+                "files": len(dataset.index.datafiles),
+                "size_bytes": dataset.index.total_bytes,
+                "hash": hashes[name],
+            }
+            for name, dataset in datasets.items()
+        },
+        "files": sum(len(dataset.index.datafiles) for dataset in datasets.values()),
+        "size_bytes": sum(dataset.index.total_bytes for dataset in datasets.values()),
+        "hash": hash_of_manifest(hashes.items()),
+    }
+
+
+def manifest_text(facts: Mapping[str, Any]) -> str:
+    """Return the facts of a manifest as lines: its own, then one for each dataset."""
+    own = facts_text({name: value for name, value in facts.items() if name != "datasets" and value is not None})
+    width = max(map(len, facts["datasets"]), default=0)
+    lines = [
+        f"  {name:<{width}}  {it['hash']}  {it['files']:>9,} files  {size_text(it['size_bytes']):>10}  {it['source']}"
+        for name, it in facts["datasets"].items()
+    ]
+    return "\n".join([own, "datasets", *lines])
+
+
 def facts_text(facts: dict[str, Any]) -> str:
     """Return facts as lines of name and value."""
     width = max(map(len, facts), default=0)
@@ -69,16 +106,16 @@ def select_datafiles(dataset: Dataset, filters: Sequence[Filter], order: Orderin
     return [datafile for _, datafile in scope.ordered(order).shown_paths()]
 
 
-def datafile_line(datafile: Datafile) -> str:
-    """Return one line of `octuefs ls`: size in bytes, path, labels."""
+def datafile_line(datafile: Datafile, name: str = "") -> str:
+    """Return one line of `octuefs ls`: size in bytes, path, labels; `name` is the dataset's in its manifest."""
     labels = f"  [{' '.join(sorted(datafile.labels))}]" if datafile.labels else ""
-    return f"{datafile.size:>14}  {printable(datafile.path)}{labels}"
+    return f"{datafile.size:>14}  {printable(join(name, datafile.path))}{labels}"
 
 
-def datafile_facts(dataset: Dataset, datafile: Datafile) -> dict[str, Any]:
-    """Return a datafile's facts that cost nothing to tell."""
+def datafile_facts(dataset: Dataset, datafile: Datafile, name: str = "") -> dict[str, Any]:
+    """Return a datafile's facts that cost nothing to tell; `name` is the dataset's in its manifest."""
     return {
-        "path": datafile.path,
+        "path": join(name, datafile.path),
         "id": dataset.index.id_of(datafile),
         "size_bytes": datafile.size_bytes,
         "timestamp": timestamp_text(datafile.timestamp) if datafile.timestamp else None,

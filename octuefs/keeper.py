@@ -8,8 +8,8 @@ futures and hold no lock meanwhile.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from octuefs.datafile import NO_METADATA, Datafile
@@ -22,12 +22,11 @@ from octuefs.differences import (
     removals,
 )
 from octuefs.errors import NotFound, OctuefsError, StoreUnavailable
-from octuefs.index import Change, DatafileSeen, Folder, Index, Other, OtherSeen, Reading, Removed
-from octuefs.model.metadata import DatafileMetadata, OctueDocument, decode_custom_metadata
+from octuefs.index import Change, DatafileSeen, Folder, FolderSeen, Index, Other, OtherSeen, Reading, Removed
+from octuefs.model.metadata import DatafileMetadata, DatasetMetadata, OctueDocument, decode_custom_metadata
 from octuefs.model.paths import (
     METADATA_NAME,
     SIGNED_METADATA_NAME,
-    CloudLocation,
     is_temporary,
     join,
     name_of,
@@ -47,12 +46,30 @@ _LONGEST_WAIT_SECONDS = 20.0
 _LEAST_TTL = 0.5
 """Look-ups and listings are not asked of the store more often than this, whatever the TTL (seconds)."""
 
+Told = tuple[DatasetMetadata | None, Sequence[str]]
+"""A dataset's record, and what is wrong with it in words."""
+
 
 class Keeper:
     """Reads the facts of one store into one index, at first and again where they may have changed."""
 
-    def __init__(self, store: Store, report: Report, index: Index, *, recursive: bool, metadata_ttl: float) -> None:
-        """`metadata_ttl` is in seconds and counts in the cloud only; a disk is watched."""
+    def __init__(
+        self,
+        store: Store,
+        report: Report,
+        index: Index,
+        *,
+        recursive: bool,
+        metadata_ttl: float,
+        fixed: DatasetMetadata | None = None,
+        given: DatasetMetadata | None = None,
+        told: Callable[[], Told] | None = None,
+    ) -> None:
+        """`metadata_ttl` is in seconds and counts in the cloud only; a disk is watched.
+
+        Of the dataset's own record: `fixed` counts instead of the stored one, and what `told` returns after each
+        reading of the whole store (a shared dataset's own record); `given` where the stored one lacks something.
+        """
         self.store = store
         self.location = store.location
         self.in_cloud = store.in_cloud
@@ -60,7 +77,8 @@ class Keeper:
         self.index = index
         self.recursive = recursive
         self.metadata_ttl = metadata_ttl
-        self.stored = StoredMetadata(store, report)
+        self.stored = StoredMetadata(store, report, fixed=fixed, given=given)
+        self._told = told
         self.replaced: Callable[[], object] = lambda: None
         """Called where another folder has taken the source's place, so that it is watched instead."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper")
@@ -69,6 +87,8 @@ class Keeper:
         self._refreshed_at = 0.0
         self._failed_at: float | None = None
         """When the latest refresh failed, None where it did not."""
+        self.failure: OctuefsError | None = None
+        """Why it did."""
         self.leftovers: list[ObjectInfo] = []
         """Temporary files or objects of ours that the latest reading of the whole store found."""
         self.other_names = OtherNames()
@@ -104,11 +124,13 @@ class Keeper:
             self._failed_at = time.monotonic()
             self.report.failure(f"could not re-read {self.location}: {error}")
             if isinstance(error, OctuefsError):
+                self.failure = error
                 raise
             logger.exception("unexpected failure while %s was read", self.location)
-            raise StoreUnavailable(f"{self.location} could not be read: {error}") from error
+            self.failure = StoreUnavailable(f"{self.location} could not be read: {error}")
+            raise self.failure from error
         self._refreshed_at = started
-        self._failed_at = None
+        self._failed_at = self.failure = None
 
     def expire(self) -> None:
         """Make sure that what is known of a cloud dataset is no older than its TTL.
@@ -117,25 +139,30 @@ class Keeper:
         wait. A store that does not answer leaves the old facts standing, and nobody waits for it twice; the
         report says so.
         """
+        expire_all([self])
+
+    def begin_expiring(self) -> "Future[None] | None":
+        """Begin to read the store again where its time has come; return what is to be waited for, if anything is."""
         if not self.in_cloud:
-            return
+            return None
         ttl = max(self.metadata_ttl, _LEAST_TTL)
         age = time.monotonic() - self._refreshed_at
         if age < ttl / 2:
-            return
+            return None
         if self._failed_at is not None:
             if time.monotonic() - self._failed_at >= _RETRY_SECONDS:
                 self.refresh(join=True)
-            return
+            return None
         refreshing = self.refresh(join=True)
-        if age >= ttl:
-            try:
-                refreshing.result(_LONGEST_WAIT_SECONDS)
-            except OctuefsError:
-                logger.debug("serving what was known of %s", self.location)
-            except TimeoutError:
-                self._failed_at = time.monotonic()
-                self.report.failure(f"{self.location} does not answer; what was known of it is shown")
+        return refreshing if age >= ttl else None
+
+    def end_expiring(self, refreshing: "Future[None]") -> None:
+        """Take note of how that went: nobody waits for long, nor twice, for a store that does not answer."""
+        if not refreshing.done():
+            self._failed_at = time.monotonic()
+            self.report.failure(f"{self.location} does not answer; what was known of it is shown")
+        elif not refreshing.cancelled() and refreshing.exception() is not None:
+            logger.debug("serving what was known of %s", self.location)
 
     def changed(self, paths: Iterable[str]) -> "Future[None]":
         """Look at single paths of the store again and publish what they are now.
@@ -275,6 +302,8 @@ class Keeper:
             named = self.stored.named
             if not self.stored.read_dataset(present=described is not None):
                 unread.add("")
+            if self._refreshed_at:
+                self.stored.note_outside()  # before, whoever loads opens the dataset as one of listed files
             if only_folder and self.stored.named != named:
                 self._synchronise("", progress)
                 return
@@ -283,6 +312,8 @@ class Keeper:
         if self.stored.named is not None:
             listing.admit(self.stored.admits, self.stored.admits_folder)
         changes = list(removals(self.index, listing, in_cloud=self.in_cloud))
+        if self._told is not None and not top and not only_folder:
+            changes.extend(self._take_told(*self._told()))
         for change in changes:
             if isinstance(change, Removed):
                 self.report.clear_below(change.path)
@@ -298,6 +329,13 @@ class Keeper:
         else:
             for name, reason in listing.skipped.items():
                 self.report.skip(name, reason)
+
+    def _take_told(self, record: DatasetMetadata | None, problems: Sequence[str]) -> Iterator[Change]:
+        """Take the record that the store was told with what it listed; texts made of another one are out of date."""
+        known = self.stored.dataset
+        self.stored.fix(record, problems)
+        if self.stored.dataset != known:
+            yield FolderSeen(self.store.stat(""))
 
     def _file_changes(self, folder: str, infos: dict[str, ObjectInfo], unread: set[str]) -> Iterator[Change]:
         """Yield what differs among the files of a folder.
@@ -339,16 +377,8 @@ class Keeper:
     def classify(self, info: ObjectInfo, metadata: DatafileMetadata | None) -> Change:
         """Return what stands at `info.path`: a datafile, with `metadata` on a disk, or something else."""
         name = name_of(info.path)
-        if isinstance(self.location, CloudLocation):
-            if name.endswith(METADATA_NAME) or SIGNED_METADATA_NAME in self.location.object_prefix + info.path:
-                return OtherSeen(info)
-            decoded, problems = decode_custom_metadata(info.custom_metadata or {})
-            if info.crc32c is None and not is_unstored(info):
-                problems.append("the store does not tell its hash; it counts as that of no bytes, as in the SDK")
-            self.report.set_problems(info.path, problems)
-            datafile = Datafile(info, self.location, decoded or NO_METADATA, info)
-            datafile.crc32c = info.crc32c or 0
-            return DatafileSeen(datafile)
+        if self.in_cloud:
+            return self._classify_object(info) if self._counts(info) else OtherSeen(info)
         if name == METADATA_NAME or info.kind is Kind.SPECIAL:
             return OtherSeen(info)
         if info.kind is Kind.SYMLINK:
@@ -361,6 +391,34 @@ class Keeper:
             return self._datafile_on_disk(info, metadata, target.info)
         return self._datafile_on_disk(info, metadata, info)
 
+    def _counts(self, info: ObjectInfo) -> bool:
+        """Say whether an object is a datafile; of those that a list names all are, as in the SDK, but `.octue`."""
+        name = name_of(info.path)
+        if info.origin is not None:
+            return name != METADATA_NAME
+        return not name.endswith(METADATA_NAME) and SIGNED_METADATA_NAME not in self.location.of(info.path)
+
+    def _classify_object(self, info: ObjectInfo) -> DatafileSeen:
+        """Return the datafile whose metadata stands with it; one on a disk, in a list of files, is yet to be hashed."""
+        decoded, problems = decode_custom_metadata(info.custom_metadata or {})
+        datafile = Datafile(info, self.location, decoded or NO_METADATA, info)
+        if info.is_listed_on_disk:
+            self._keep_hash(datafile)
+        elif info.crc32c is None:
+            datafile.crc32c = 0
+            if not is_unstored(info):
+                problems.append("the store does not tell its hash; it counts as that of no bytes, as in the SDK")
+        self.report.set_problems(info.path, problems)
+        return DatafileSeen(datafile)
+
+    def _keep_hash(self, datafile: Datafile) -> None:
+        """Give a file on a disk the hash that is known of the same content."""
+        known = self.index.shadowed.get(datafile.path) or self.index.entry(datafile.path)
+        if not isinstance(known, Datafile) or known.content is None or datafile.content is None:
+            return
+        if known.content.content_version == datafile.content.content_version:
+            datafile.crc32c = known.crc32c
+
     def _datafile_on_disk(
         self, info: ObjectInfo, metadata: DatafileMetadata | None, content: ObjectInfo | None
     ) -> DatafileSeen:
@@ -368,10 +426,20 @@ class Keeper:
         if info.links > 1:
             self.other_names.add_hard_link(info.path, info.inode)
         datafile = Datafile(info, self.location, metadata or NO_METADATA, content)
-        known = self.index.entry(info.path)
-        if isinstance(known, Datafile) and content and known.content and known.content.version == content.version:
-            datafile.crc32c = known.crc32c
+        self._keep_hash(datafile)
         return DatafileSeen(datafile)
+
+
+def expire_all(keepers: Iterable[Keeper]) -> None:
+    """Make sure that what is known of several datasets is no older than their TTL: see `Keeper.expire`.
+
+    Those that are to be waited for are read at the same time.
+    """
+    under_way = [(keeper, reading) for keeper in keepers if (reading := keeper.begin_expiring()) is not None]
+    if under_way:
+        wait([reading for _, reading in under_way], _LONGEST_WAIT_SECONDS)
+        for keeper, reading in under_way:
+            keeper.end_expiring(reading)
 
 
 def is_unstored(info: ObjectInfo) -> bool:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -172,9 +173,12 @@ def _check_nothing_is_left(status: dict[str, Any], source: str) -> None:
     """Raise where a daemon that has ended could not store all that was written."""
     from octuefs.writing.sessions import dead_sessions
 
-    if "journal" not in status:
-        return
-    left = dead_sessions(Path(status["journal"])).get("file", 0) - status["recovered"]
+    datasets = status.get("datasets", {"": status}).values()
+    recovered: Counter[str] = Counter()  # by journal: two datasets may have one source
+    for dataset in datasets:
+        if "journal" in dataset:
+            recovered[dataset["journal"]] += dataset["recovered"]
+    left = sum(dead_sessions(Path(journal)).get("file", 0) - kept for journal, kept in recovered.items())
     if left > 0:
         raise OctuefsError(
             f"unmounted, but {counted(left, 'file')} could not be stored yet; nothing is lost: mount {source} again,"
@@ -213,7 +217,7 @@ def _detach(mount_point: str, *, lazy: bool) -> None:
     raise OctuefsError(f"{mount_point} could not be unmounted: {reason}")
 
 
-def ask_daemon(mount_point: str, command: str, **arguments: Any) -> dict[str, Any]:
+def ask_daemon(mount_point: str, command: str, /, **arguments: Any) -> dict[str, Any]:
     """Send a command, with what it takes, to the daemon of a mount.
 
     :raise BadValue: where this is no mount of ours
@@ -247,11 +251,12 @@ def size_text(size: int) -> str:
 
 
 def paths_to_try(summary: dict[str, Any]) -> list[str]:
-    """Return three commands that show what the mount can do."""
+    """Return a few commands that show what the mount can do."""
     place = summary["mount_point"]
     if not summary["views"]:
         return [f"ls {place}", f"getfattr -d {place}", f"cat {place}/.octuefs/status"]
     commands = [f"ls {place}"]
+    commands += [f"ls {place}/{name}" for name in list(summary.get("datasets", ()))[:1]]
     if summary["labels"]:
         commands.append(f"ls {place}/by-label/{summary['labels'][0]}")
     elif summary["extensions"]:

@@ -1,7 +1,8 @@
 """The life of a mount, from load to unmount: `serve`, in the calling thread, until it is unmounted.
 
-What it is made of comes from `wiring.py`. What was written and is not stored yet when the mount ends is stored before
-`serve` returns, or stays in the journal where that cannot be, or where `octuefs unmount --force` says so.
+What it is made of comes from `wiring.py`: one dataset (`mounted.py`), or several by name (`parts.py`). What was
+written and is not stored yet when the mount ends is stored before `serve` returns, or stays in the journal where that
+cannot be, or where `octuefs unmount --force` says so.
 """
 
 import io
@@ -10,30 +11,36 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
 from octuefs import __version__, places
-from octuefs.config import MountConfig, SourceConfig
+from octuefs.config import MountConfig, check_apart
 from octuefs.control import Command, ControlServer
-from octuefs.dataset import Dataset
-from octuefs.errors import ReadOnly, from_os_error
-from octuefs.model.paths import LocalLocation
+from octuefs.errors import OctuefsError, ReadOnly, from_os_error
+from octuefs.model.manifest import DatasetEntry, Manifest, manifest_text
+from octuefs.model.paths import derived_id, parse_source
+from octuefs.mounted import MountedDataset
 from octuefs.operations import Operations
-from octuefs.report import Report, printable
+from octuefs.parts import DatasetPart, for_all, open_parts
+from octuefs.recoveries import Recoveries
+from octuefs.report import Report, printable, text_of
+from octuefs.sources import find_manifest
 from octuefs.tree.control import ControlFiles
-from octuefs.tree.namespace import Namespace
-from octuefs.wiring import KERNEL_SECONDS, Changes, open_changes, open_store, unloaded_dataset
-from octuefs.writing.recovered import Recovered
+from octuefs.tree.located import dataset_at
+from octuefs.tree.manifest import ManifestFacts, ManifestNamespace
+from octuefs.tree.namespace import MountedTree, Namespace
+from octuefs.wiring import KERNEL_SECONDS
 
 logger = logging.getLogger(__name__)
 
-_SHOWN_SKIPPED = 100
+_SHOWN_SHADOWED = 100
 _LOG_BYTES = 1 << 20
 _LOOK_SECONDS = 0.5
 _PATIENCE_SECONDS = 60.0
@@ -43,127 +50,259 @@ Announce = Callable[[dict[str, Any]], None]
 """Told `{"seen": n}` while a source is read and `{"mounted": {...}}` once the mount answers."""
 
 
-@dataclass
-class _Mount:
+class Mount(ABC):
     """A running mount, as its control panel tells of it."""
 
-    config: MountConfig
-    dataset: Dataset
-    report: Report
-    changes: Changes | None
-    watching: Callable[[], str]
-    started: float
-    given_up: threading.Event = field(default_factory=threading.Event)
-    """Set where nobody waits for what is not stored yet."""
-    refreshed: Callable[[], None] = lambda: None
-    """Called after the store was read again at somebody's wish."""
+    def __init__(self, config: MountConfig, report: Report) -> None:
+        self.config = config
+        self.report = report
+        """What the calls of programs met, whichever dataset they were about."""
+        self.started = time.time()
+        self.given_up = threading.Event()
+        """Set where nobody waits for what is not stored yet."""
+        self.recovered = Recoveries(self.mounted_by_name)
 
+    # --- what is mounted
+
+    @abstractmethod
+    def mounted_by_name(self) -> Mapping[str, MountedDataset]:
+        """Return the datasets in reach by name; the only one of a mount without a manifest is named ""."""
+
+    def mounted(self) -> Iterable[MountedDataset]:
+        """Return the datasets in reach."""
+        return self.mounted_by_name().values()
+
+    @abstractmethod
+    def reports(self) -> list[Report]:
+        """Return what went wrong with each dataset, and with calls."""
+
+    @abstractmethod
+    def tree(self) -> MountedTree:
+        """Return the one tree of the mount."""
+
+    @abstractmethod
     def status(self) -> dict[str, Any]:
         """Return what `.octuefs/status` says."""
-        dataset, index, report = self.dataset, self.dataset.index, self.report
-        with index.lock:
-            counts = {
-                "files": len(index.datafiles),
-                "bytes": index.total_bytes,
-                "labels": sum(1 for rows in index.by_label.values() if rows),
-                "not_hashed": len(index.unhashed),
-                "shadowed": len(index.shadowed),
-            }
-        skipped = [{"name": printable(name), "reason": reason} for name, reason in list(report.skipped.items())]
+
+    @abstractmethod
+    def read_again(self) -> None:
+        """Read all stores again and wait for that."""
+
+    # --- how it is
+
+    def general_status(self) -> dict[str, Any]:
+        """Return what `.octuefs/status` says of every mount."""
         return {
-            "source": str(dataset.location),
+            "source": self.config.shown_source,
             "mount_point": self.config.mount_point,
             "driver": "libfuse",
             "version": __version__,
             "pid": os.getpid(),
             "read_only": self.config.read_only,
             "mounted_seconds": round(time.time() - self.started, 1),
-            "recursive": self.config.source.recursive,
-            "dataset": {"id": dataset.id, "name": dataset.name},
-            "counts": counts,
-            "index_version": index.version,
-            "files_hashed": dataset.hasher.computed,
-            "cache": {"hashes_remembered": dataset.hasher.remembered},
-            "changes": self.watching(),
-            "skipped_count": len(skipped),
-            "skipped": skipped[:_SHOWN_SKIPPED],
-            "sdk_hash_differs": dataset.in_cloud and bool(skipped or counts["shadowed"]),
-            "problems": report.problem_count,
-            "failures": report.failure_count,
-            **self._of_writing(),
-        }
-
-    def _of_writing(self) -> dict[str, Any]:
-        if self.changes is None:
-            return {}
-        return {
-            "journal": str(self.changes.folder),
-            "recovered": len(self.changes.recovered.entries()),
-            "writing": self.dataset.writing.status(),
         }
 
     def pending(self) -> dict[str, Any]:
         """Return how much is not stored yet."""
-        left = self.dataset.writer.pending() if self.dataset.writer is not None else []
+        left = [item for mounted in self.mounted() for item in mounted.pending()]
         return {"files": len(left), "bytes": sum(item.size - item.sent for item in left)}
 
     def sync(self) -> dict[str, Any]:
         """Wait until everything written is stored, and say what could not be since the mount was made."""
         self.wait_until_stored()
-        kept = [] if self.changes is None else self.changes.recovered.entries()
-        failed = {it.path: it.reason for it in kept if it.when >= self.started}
-        left = self.dataset.writer.pending() if self.dataset.writer is not None else []
-        return {"failed": {**failed, **{item.path: "the store does not take it" for item in left}}}
+        failed = {}
+        for name, mounted in self.mounted_by_name().items():
+            for path, reason in mounted.failed_since(self.started).items():
+                failed[f"{name}/{path}" if name else path] = reason
+        return {"failed": failed}
 
     def wait_until_stored(self) -> None:
         """Return when everything is stored, when nothing has moved for a while, or when it was given up."""
-        writer = self.dataset.writer
         before: dict[str, Any] = {}
         moved = time.monotonic()
-        while writer is not None and writer.drain(_LOOK_SECONDS) and not self.given_up.is_set():
+        while self._drain() and not self.given_up.is_set():
             now = self.pending()
             if now != before:
                 before, moved = now, time.monotonic()
             elif time.monotonic() - moved > _PATIENCE_SECONDS:
                 return
 
-    def status_text(self) -> bytes:
-        """Return the same as text."""
-        return json.dumps(self.status(), indent=2).encode() + b"\n"
+    def _drain(self) -> bool:
+        """Wait a moment for what is not stored yet, and say whether anything is left."""
+        waiting = [mounted for mounted in self.mounted() if mounted.pending()]
+        for mounted in waiting:
+            mounted.drain(_LOOK_SECONDS / len(waiting))
+        return any(mounted.drain(0) for mounted in self.mounted())
 
-    def refresh(self) -> None:
-        """Read the store again and wait for it."""
-        self.dataset.keeper.refresh().result()
-        self.refreshed()
+    def refresh(self) -> dict[str, Any]:
+        """Read the stores again, and forget what views show only because programs look at it."""
+        self.read_again()
+        self.tree().forget_shown()
+        return self.status()
+
+    def control_files(self) -> ControlFiles:
+        """Return what `.octuefs/` shows and does."""
+        return ControlFiles(
+            lambda: json.dumps(self.status(), indent=2).encode() + b"\n",
+            lambda: text_of(self.reports()).encode("utf-8", "replace"),
+            self.refresh,
+            None if self.config.read_only else self.recovered,
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return what the mount command prints."""
-        dataset, index = self.dataset, self.dataset.index
-        with index.lock:
-            return {
-                "source": str(dataset.location),
-                "mount_point": self.config.mount_point,
-                "name": dataset.name,
-                "files": len(index.datafiles),
-                "bytes": index.total_bytes,
-                "labels": sorted(index.by_label),
-                "extensions": sorted(index.by_extension),
-                "problems": self.report.problem_count + len(self.report.skipped),
-                "views": self.config.views,
-                "read_only": self.config.read_only,
-                "notes": self._notes(),
-            }
+        reports, mounted = self.reports(), self.mounted()
+        counts = [it.counts() for it in mounted]
+        return {
+            "source": self.config.shown_source,
+            "mount_point": self.config.mount_point,
+            "files": sum(it["files"] for it in counts),
+            "bytes": sum(it["bytes"] for it in counts),
+            "labels": sorted({label for it in mounted for label in it.labels()}),
+            "extensions": sorted({extension for it in mounted for extension in it.extensions()}),
+            "problems": sum(it.problem_count + len(it.skipped) for it in reports),
+            "views": self.config.views,
+            "read_only": all(it.dataset.writer is None for it in mounted),
+            "notes": self.notes(),
+        }
 
-    def _notes(self) -> list[str]:
+    def notes(self) -> list[str]:
         """Return what whoever mounts must know."""
-        if self.changes is None:
-            return [] if not self.report.failure_count else ["see .octuefs/errors"]
-        notes = []
-        if left := self.pending()["files"]:
-            notes.append(f"{left} files that an earlier mount left are being stored now")
-        if kept := len(self.changes.recovered.entries()):
+        notes = [note for mounted in self.mounted() for note in mounted.notes()]
+        if self.config.read_only and any(report.failure_count for report in self.reports()):
+            notes.append("see .octuefs/errors")
+        if kept := len(self.recovered.entries()):
             notes.append(f"{kept} things could not be stored earlier: octuefs recover {self.config.mount_point}")
         return notes
+
+    def kernel_seconds(self) -> float:
+        """Return how long the kernel may keep names and attributes."""
+        in_cloud = any(mounted.dataset.in_cloud for mounted in self.mounted())
+        return min(KERNEL_SECONDS, self.config.source.metadata_ttl) if in_cloud else KERNEL_SECONDS
+
+
+class OneDataset(Mount):
+    """A mount whose root is a dataset's."""
+
+    def __init__(self, config: MountConfig, entry: DatasetEntry, announce: Announce, stack: ExitStack) -> None:
+        super().__init__(config, Report())
+        self._mounted = MountedDataset(entry, config, self.report, lambda seen: announce({"seen": seen}))
+        stack.callback(self._mounted.close)
+        self._tree = Namespace(
+            self._mounted.dataset, self.control_files(), views=config.views, list_views=config.list_views
+        )
+
+    def mounted_by_name(self) -> Mapping[str, MountedDataset]:
+        """See `Mount`."""
+        return {"": self._mounted}
+
+    def reports(self) -> list[Report]:
+        """See `Mount`."""
+        return [self.report]
+
+    def tree(self) -> MountedTree:
+        """See `Mount`."""
+        return self._tree
+
+    def status(self) -> dict[str, Any]:
+        """See `Mount`."""
+        return {**self._mounted.status(), **self.general_status(), "read_only": self._mounted.dataset.writer is None}
+
+    def read_again(self) -> None:
+        """See `Mount`."""
+        self._mounted.dataset.keeper.refresh().result()
+
+
+class SeveralDatasets(Mount):
+    """A mount of a manifest, or of several sources: a folder for each dataset."""
+
+    def __init__(self, config: MountConfig, manifest: Manifest, announce: Announce, stack: ExitStack) -> None:
+        super().__init__(config, Report())
+        for entry in manifest.datasets.values():
+            check_apart(config.mount_point, parse_source(entry.path))
+        self._id = manifest.id or derived_id(f"{config.shown_source} {sorted(manifest.datasets)}")
+        self._name = manifest.name
+        self._parts = open_parts(manifest.datasets, config, lambda seen: announce({"seen": seen}))
+        stack.callback(for_all, self._parts, DatasetPart.close)
+        if config.strict and (lost := self._out_of_reach()):
+            raise OctuefsError(
+                f"--strict: {'; '.join(f'{part.name} cannot be reached: {part.error}' for part in lost)}"
+            )
+        self._tree = ManifestNamespace(
+            self._parts,
+            ManifestFacts(self._id, self._name, self._text),
+            self.control_files(),
+            views=config.views,
+            list_views=config.list_views,
+        )
+
+    def _out_of_reach(self) -> list[DatasetPart]:
+        return [part for part in self._parts.values() if part.mounted is None]
+
+    def _text(self) -> bytes:
+        datasets = {name: part.primitive() for name, part in self._parts.items()}
+        return manifest_text(self._id, self._name, datasets).encode()
+
+    def mounted_by_name(self) -> Mapping[str, MountedDataset]:
+        """See `Mount`."""
+        return {name: mounted for name, part in self._parts.items() if (mounted := part.mounted) is not None}
+
+    def reports(self) -> list[Report]:
+        """See `Mount`."""
+        return [self.report, *(part.report for part in self._parts.values())]
+
+    def tree(self) -> MountedTree:
+        """See `Mount`."""
+        return self._tree
+
+    def status(self) -> dict[str, Any]:
+        """See `Mount`."""
+        datasets = {name: self._status_of(part) for name, part in self._parts.items()}
+        reached = [it for it in datasets.values() if "counts" in it]
+        return {
+            **self.general_status(),
+            "manifest": {"id": self._id, "name": self._name},
+            "counts": {
+                "datasets": len(datasets),
+                "unreachable": len(datasets) - len(reached),
+                "files": sum(it["counts"]["files"] for it in reached),
+                "bytes": sum(it["counts"]["bytes"] for it in reached),
+            },
+            "problems": sum(report.problem_count for report in self.reports()),
+            "failures": sum(report.failure_count for report in self.reports()),
+            "datasets": datasets,
+        }
+
+    def _status_of(self, part: DatasetPart) -> dict[str, Any]:
+        mounted = part.mounted
+        if mounted is None:
+            return {"source": str(parse_source(part.entry.path)), "unreachable": printable(str(part.error))}
+        return mounted.status()
+
+    def read_again(self) -> None:
+        """See `Mount`; what is out of reach is tried again too."""
+        failures: dict[str, OctuefsError] = {}
+
+        def read(part: DatasetPart) -> None:
+            part.try_again().result()
+            if part.mounted is None:
+                return
+            try:
+                part.mounted.dataset.keeper.refresh().result()
+            except OctuefsError as error:
+                failures[part.name] = error
+
+        for_all(self._parts, read)
+        if failures:
+            raise OctuefsError("; ".join(f"{name}: {error}" for name, error in sorted(failures.items())))
+
+    def summary(self) -> dict[str, Any]:
+        """See `Mount`."""
+        return {**super().summary(), "datasets": list(self._parts)}
+
+    def notes(self) -> list[str]:
+        """See `Mount`."""
+        return [f"{part.name} cannot be reached: {part.error}" for part in self._out_of_reach()] + super().notes()
 
 
 def serve(config: MountConfig, announce: Announce) -> None:
@@ -173,99 +312,61 @@ def serve(config: MountConfig, announce: Announce) -> None:
     """
     from octuefs.drivers import libfuse
 
-    report = Report()
     with ExitStack() as stack:
-        store = open_store(config.source, config.mount_point, read_only=config.read_only, ownership=config.ownership)
-        dataset = unloaded_dataset(config.source, store, report, stack)
-        changes = open_changes(config, dataset, report, stack)
-        watching = _watch(dataset, config.source, stack)
-        dataset.keeper.load(lambda seen: announce({"seen": seen}))
-        if changes is not None:
-            changes.restore()
-        mount = _Mount(config, dataset, report, changes, watching, time.time())
-        namespace = Namespace(
-            dataset,
-            ControlFiles(
-                mount.status_text,
-                lambda: report.text().encode("utf-8", "replace"),
-                mount.refresh,
-                changes.recovered if changes is not None else None,
-            ),
-            views=config.views,
-            list_views=config.list_views,
-        )
-        mount.refreshed = namespace.forget_shown
-        for path in islice(namespace.shadowed_paths(), _SHOWN_SKIPPED):
+        found = find_manifest(config)
+        mount: Mount
+        if isinstance(found, Manifest):
+            mount = SeveralDatasets(config, found, announce, stack)
+        else:
+            mount = OneDataset(config, found, announce, stack)
+        tree = mount.tree()
+        for path in islice(tree.shadowed_paths(), _SHOWN_SHADOWED):
             logger.warning("the dataset's own %s hides the virtual name", printable(path))
         control = ControlServer(places.control_socket(config.mount_point), _commands(mount))
         stack.callback(control.close)
         os.umask(0)  # the kernel has applied the caller's to every mode that it sends
         libfuse.serve(
-            Operations(namespace, report),
+            Operations(tree, mount.report),
             config.mount_point,
-            source_name=str(dataset.location),
-            read_only=config.read_only,
+            source_name=config.shown_source,
+            read_only=config.read_only or (isinstance(mount, OneDataset) and mount.summary()["read_only"]),
             allow_other=config.allow_other,
-            kernel_seconds=min(KERNEL_SECONDS, config.source.metadata_ttl) if dataset.in_cloud else KERNEL_SECONDS,
+            kernel_seconds=mount.kernel_seconds(),
             mounted=lambda: announce({"mounted": mount.summary()}),
         )
         mount.wait_until_stored()
     logger.info("unmounted %s", config.mount_point)
 
 
-def _watch(dataset: Dataset, config: SourceConfig, stack: ExitStack) -> Callable[[], str]:
-    """Begin to hear of changes underneath; return what says how they are heard of."""
-    location, keeper = dataset.location, dataset.keeper
-    if not isinstance(location, LocalLocation):
-        return lambda: f"asked again every {config.metadata_ttl:g} s"
-    from octuefs.stores.watch import Watcher
-
-    def begin() -> Watcher:
-        watcher = Watcher(
-            location.path, keeper.changed, lambda: keeper.refresh().exception(), recursive=config.recursive
-        )
-        watcher.start()
-        return watcher
-
-    current = [begin()]
-
-    def begin_again() -> None:
-        current[0].stop()
-        current[0] = begin()
-
-    keeper.replaced = begin_again
-    stack.callback(lambda: current[0].stop())
-    return lambda: current[0].how
-
-
-def _commands(mount: _Mount) -> dict[str, Command]:
-    def refresh() -> dict[str, Any]:
-        mount.refresh()
-        return mount.status()
-
+def _commands(mount: Mount) -> dict[str, Command]:
     def give_up() -> dict[str, Any]:
         mount.given_up.set()
         return {}
+
+    def recoveries() -> Recoveries:
+        if mount.config.read_only:
+            raise ReadOnly(f"{mount.config.mount_point} is mounted read-only; nothing is kept or restored there")
+        return mount.recovered
 
     def recovered() -> dict[str, Any]:
         return {
             "entries": [
                 {"name": it.name, "path": it.path, "when": it.when, "reason": it.reason, "size": it.size}
-                for it in _recovered(mount).entries()
+                for it in recoveries().entries()
             ]
         }
 
     def restore(name: str) -> dict[str, Any]:
-        entry = _recovered(mount).entry(name)
-        _recovered(mount).restore(name)
+        entry = recoveries().entry(name)
+        recoveries().restore(name)
         return {"path": entry.path}
 
     def discard(name: str) -> dict[str, Any]:
-        _recovered(mount).discard(name)
+        recoveries().discard(name)
         return {}
 
     return {
-        "refresh": refresh,
+        "refresh": mount.refresh,
         "status": mount.status,
         "pending": mount.pending,
         "sync": mount.sync,
@@ -273,17 +374,8 @@ def _commands(mount: _Mount) -> dict[str, Command]:
         "recovered": recovered,
         "restore": restore,
         "discard": discard,
+        "dataset_at": partial(dataset_at, mount.tree()),
     }
-
-
-def _recovered(mount: _Mount) -> Recovered:
-    """Return what could not be stored.
-
-    :raise ReadOnly: on a read-only mount, which never stores anything
-    """
-    if mount.changes is None:
-        raise ReadOnly(f"{mount.config.mount_point} is mounted read-only; nothing is kept or restored there")
-    return mount.changes.recovered
 
 
 class _PrivateLog(RotatingFileHandler):
@@ -317,3 +409,4 @@ def start_logging(path: Path | None, level: str) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("octuefs").setLevel(level)
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs what it raises; our stores say it in words
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL + 1)  # it logs whole URLs, with what authorises them

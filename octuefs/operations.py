@@ -29,7 +29,7 @@ from octuefs.handles import BadHandle, ControlHandle, DirectoryHandle, HandleTab
 from octuefs.report import Report, printable
 from octuefs.stores.base import Space
 from octuefs.stores.writing import Times
-from octuefs.tree.namespace import CONTROL_NAME, Namespace
+from octuefs.tree.namespace import MountedTree
 from octuefs.tree.node import Attributes, DirectoryEntry, Node
 from octuefs.writing.base import Caller, OpenFile
 
@@ -56,27 +56,23 @@ class Opened:
 class Operations:
     """What a mount answers."""
 
-    def __init__(self, namespace: Namespace, report: Report) -> None:
-        self._namespace = namespace
+    def __init__(self, tree: MountedTree, report: Report) -> None:
+        self._tree = tree
         self._report = report
-        self._dataset = namespace.dataset
         self._files: HandleTable[ReadHandle | WriteHandle | ControlHandle] = HandleTable()
         self._directories: HandleTable[DirectoryHandle] = HandleTable()
 
     @property
     def root(self) -> Node:
         """The node of the mount's root."""
-        return self._namespace.root
+        return self._tree.root
 
     def version(self, path: str) -> int:
         """Return a number that changes when a path of the mount may lead to another node than before.
 
-        What is known of a cloud dataset is brought up to date first, where its time has come; the control panel
-        waits for nobody, and neither does the root itself.
+        What is known of the datasets that it leads into is brought up to date first, where its time has come.
         """
-        if path != "/" and not f"{path}/".startswith(f"/{CONTROL_NAME}/"):
-            self._dataset.keeper.expire()
-        return self._dataset.index.version
+        return self._tree.version(path)
 
     def note_failure(self, call: str, path: str, error: Exception) -> None:
         """Say in the report what failed or was refused, and why; a plain "no" is no failure."""
@@ -121,15 +117,14 @@ class Operations:
         """Return the names of the extended attributes that are set and can be copied."""
         return node.list_xattrs()
 
-    def statfs(self) -> Space:
-        """Return how much room there is for what is written."""
-        return self._dataset.space()
+    def statfs(self, path: str) -> Space:
+        """Return how much room there is for what is written at a path."""
+        return self._tree.space(path)
 
     # --- directories
 
     def opendir(self, node: Node) -> int:
         """Open a directory: what it lists now is what its handle will list."""
-        self._dataset.keeper.expire()
         return self._directories.add(DirectoryHandle(node, list(node.entries())))
 
     def readdir(self, handle: int) -> Sequence[DirectoryEntry]:
@@ -145,7 +140,7 @@ class Operations:
     def open(self, node: Node, flags: int) -> Opened:
         """Open a file; `flags` as for open(2).
 
-        :raise ReadOnly: for writing, on a read-only mount
+        :raise ReadOnly: for writing, where the dataset is only read
         """
         if flags & os.O_ACCMODE == os.O_RDONLY:
             if not flags & os.O_TRUNC:
@@ -153,7 +148,7 @@ class Operations:
             flags |= os.O_RDWR  # the kernel lets the program read alone, and empties the file as it may be written
         if node.control is not None:
             return Opened(self._files.add(ControlHandle(node)), direct=True)
-        self._check_writable()
+        node.check_writable()
         return self._opened(WriteHandle(node, node.open_writable(flags)))
 
     def _opened(self, handle: ReadHandle | WriteHandle) -> Opened:
@@ -165,7 +160,7 @@ class Operations:
 
     def create(self, parent: Node, name: str, flags: int, mode: int, caller: Caller) -> Opened:
         """Make a file in a directory and open it, as open(2) with O_CREAT."""
-        self._check_writable()
+        parent.check_writable()
         source = parent.create(name, flags, mode, caller)
         try:
             node = parent.lookup(name)
@@ -192,7 +187,7 @@ class Operations:
     def truncate(self, node: Node, length: int) -> None:
         """truncate(2); nothing happens to a control file, as `echo > file` truncates first."""
         if node.control is None:
-            self._check_writable()
+            node.check_writable()
             node.truncate(length)
 
     def ftruncate(self, handle: int, length: int) -> None:
@@ -215,13 +210,12 @@ class Operations:
         opened = self._files.get(handle)
         if not isinstance(opened, ControlHandle) and isinstance(opened.source, Synced):
             opened.source.sync(data_only=data_only)
-        if not isinstance(opened, WriteHandle) and self._dataset.writer is not None:
+        if not isinstance(opened, WriteHandle):
             opened.node.sync()
 
     def fsyncdir(self, handle: int) -> None:
         """fsync(2) of a directory."""
-        if self._dataset.writer is not None:
-            self._directories.get(handle).node.sync()
+        self._directories.get(handle).node.sync()
 
     def _writable(self, handle: int) -> OpenFile:
         opened = self._files.get(handle)
@@ -253,18 +247,14 @@ class Operations:
 
     # --- changes
 
-    def _check_writable(self) -> None:
-        if self._dataset.writer is None:
-            raise ReadOnly("the mount is read-only; mount without --read-only to change the dataset")
-
     def mkdir(self, parent: Node, name: str, mode: int, caller: Caller) -> None:
         """mkdir(2)."""
-        self._check_writable()
+        parent.check_writable()
         parent.make_folder(name, mode, caller)
 
     def mknod(self, parent: Node, name: str, mode: int, device: int, caller: Caller) -> None:
         """mknod(2)."""
-        self._check_writable()
+        parent.check_writable()
         if not stat.S_ISREG(mode):
             parent.make_special(name, mode, device, caller)
             return
@@ -276,54 +266,54 @@ class Operations:
 
     def symlink(self, parent: Node, name: str, target: str, caller: Caller) -> None:
         """symlink(2)."""
-        self._check_writable()
+        parent.check_writable()
         parent.make_link(name, target, caller)
 
     def link(self, old_parent: Node, old_name: str, parent: Node, name: str) -> None:
         """link(2)."""
-        self._check_writable()
+        parent.check_writable()
         parent.take_link(old_parent.give(old_name), name)
 
     def unlink(self, parent: Node, name: str) -> None:
         """unlink(2)."""
-        self._check_writable()
+        parent.check_writable()
         parent.remove(name)
 
     def rmdir(self, parent: Node, name: str) -> None:
         """rmdir(2)."""
-        self._check_writable()
+        parent.check_writable()
         parent.remove_folder(name)
 
     def rename(self, old_parent: Node, old_name: str, parent: Node, name: str, *, replace: bool = True) -> None:
         """rename(2); without `replace` as renameat2(2) with RENAME_NOREPLACE."""
-        self._check_writable()
+        parent.check_writable()
         parent.take(old_parent.give(old_name), name, replace=replace)
 
     def chmod(self, node: Node, mode: int) -> None:
         """chmod(2)."""
-        self._check_writable()
+        node.check_writable()
         node.set_mode(stat.S_IMODE(mode))
 
     def chown(self, node: Node, uid: int, gid: int) -> None:
         """chown(2); -1 leaves one as it is."""
-        self._check_writable()
+        node.check_writable()
         node.set_owner(uid, gid)
 
     def utimens(self, node: Node, times: Times) -> None:
         """utimensat(2)."""
-        self._check_writable()
+        node.check_writable()
         node.set_times(times)
 
     def setxattr(self, node: Node, name: str, value: bytes, flags: int) -> None:
         """setxattr(2)."""
-        self._check_writable()
+        node.check_writable()
         if name.startswith("system."):
             raise Unsupported(f"{name}: attributes of this name cannot be kept here")
         node.set_xattr(name, value, flags)
 
     def removexattr(self, node: Node, name: str) -> None:
         """removexattr(2)."""
-        self._check_writable()
+        node.check_writable()
         if name.startswith("system."):
             raise Unsupported(f"{name}: attributes of this name cannot be kept here")
         node.remove_xattr(name)

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -17,9 +17,11 @@ _KEPT_FAILURES = 500
 
 
 class Report:
-    """The standing problems of a mount and its recent failures."""
+    """The standing problems of a mount, or of one of its datasets, and its recent failures."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = "") -> None:
+        """`place` is the dataset's path in the mount, told with all that is noted."""
+        self._place = place
         self._lock = threading.Lock()
         self._problems: dict[str, tuple[str, ...]] = {}
         self._is_full = False
@@ -43,7 +45,7 @@ class Report:
                 return
             self._problems[subject] = texts
         for problem in texts:
-            logger.warning("%s: %s", printable(subject), problem)
+            logger.warning("%s: %s", self._shown(subject), problem)
 
     def clear_below(self, path: str) -> None:
         """Forget the problems of what stood at a path and below it, for it has gone."""
@@ -58,7 +60,7 @@ class Report:
             if self.skipped.get(name) == reason:
                 return
             self.skipped[name] = reason
-        logger.warning("%s is skipped: %s", printable(name), reason)
+        logger.warning("%s is skipped: %s", self._shown(name), reason)
 
     def replace_skipped(self, skipped: dict[str, str]) -> None:
         """Say anew all that a complete scan had to skip."""
@@ -70,7 +72,7 @@ class Report:
 
     def failure(self, text: str) -> None:
         """Note something that failed just now."""
-        text = printable(text)
+        text = printable(f"{self._place}: {text}" if self._place else text)
         with self._lock:
             self._failures.append((time.time(), text))
         logger.warning("%s", text)
@@ -87,15 +89,35 @@ class Report:
         with self._lock:
             return len(self._failures)
 
-    def text(self) -> str:
-        """Return all of it as lines for a person, the latest failure last; empty when all is well."""
+    def _shown(self, subject: str) -> str:
+        return printable(f"{self._place}/{subject}".rstrip("/") if self._place else subject)
+
+    def standing(self) -> list[str]:
+        """Return a line for each standing problem and each name that is skipped."""
         with self._lock:
-            problems = [f"{printable(subject)}: {text}" for subject, texts in self._problems.items() for text in texts]
-            skipped = [f"{printable(name)} is skipped: {reason}" for name, reason in self.skipped.items()]
-            failures = [
-                f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when))} {text}" for when, text in self._failures
+            problems = [
+                f"{self._shown(subject)}: {text}" for subject, texts in self._problems.items() for text in texts
             ]
-        return "".join(f"{line}\n" for line in problems + skipped + failures)
+            skipped = [f"{self._shown(name)} is skipped: {reason}" for name, reason in self.skipped.items()]
+        return problems + skipped
+
+    def failures(self) -> list[tuple[float, str]]:
+        """Return the recent failures with their times (seconds since the epoch), the latest last."""
+        with self._lock:
+            return list(self._failures)
+
+    def text(self) -> str:
+        """Return all of it as lines for a person; see `text_of`."""
+        return text_of([self])
+
+
+def text_of(reports: Iterable[Report]) -> str:
+    """Return what reports say as lines for a person, the latest failure last; empty when all is well."""
+    reports = list(reports)
+    standing = [line for report in reports for line in report.standing()]
+    failures = sorted(failure for report in reports for failure in report.failures())
+    told = [f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when))} {text}" for when, text in failures]
+    return "".join(f"{line}\n" for line in standing + told)
 
 
 def printable(name: str) -> str:

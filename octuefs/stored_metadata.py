@@ -8,13 +8,15 @@ import json
 import os
 import posixpath
 import threading
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 
 from cachetools import LRUCache
 
 from octuefs.errors import BadValue, Conflict, LocalFailure, NotFound, OctuefsError, StoreUnavailable, TimedOut
+from octuefs.model.listed_files import absolute_path, is_url
 from octuefs.model.metadata import DatasetMetadata, OctueDocument, decode_dataset_record, decode_octue
-from octuefs.model.paths import METADATA_NAME, LocalLocation, join, name_of, parent_of
+from octuefs.model.paths import METADATA_NAME, LocalLocation, UrlLocation, join, name_of, parent_of
 from octuefs.report import Report
 from octuefs.stores.base import Store
 
@@ -31,20 +33,48 @@ _NOTHING = OctueDocument()
 class StoredMetadata:
     """What is stored beside the files of one dataset."""
 
-    def __init__(self, store: Store, report: Report) -> None:
+    def __init__(
+        self,
+        store: Store,
+        report: Report,
+        *,
+        fixed: DatasetMetadata | None = None,
+        given: DatasetMetadata | None = None,
+    ) -> None:
+        """`fixed` is the dataset's record instead of what is stored; of `given` counts what is not stored."""
         self._store = store
         self._report = report
-        self.dataset: DatasetMetadata | None = None
+        self._given = given
+        self.is_fixed = False
+        """True where the record is not the stored one, but was given in its place."""
+        self.dataset: DatasetMetadata | None = given
         """What is stored of the dataset itself, None where nothing is."""
         self.named: frozenset[str] | None = None
         """The paths of the only files that the dataset has, where its record names them; None for all."""
         self._named_folders: frozenset[str] = frozenset()
+        self.named_paths: tuple[str, ...] = ()
+        """All files that the record names, each an absolute local path, a gs:// path or a URL."""
+        self.outside: tuple[str, ...] = ()
+        """Those of them that lie outside of the dataset, which a store of one folder cannot show."""
         self.overlay: Callable[[str, OctueDocument], OctueDocument] = lambda _, document: document
         """Adds to what a folder's file on a disk says what a writer has not written into it yet."""
         self._lock = threading.Lock()
         self._records: LRUCache[str, tuple[Hashable, DatasetMetadata | None]] = LRUCache(_REMEMBERED_RECORDS)
         self._texts: LRUCache[str, tuple[Hashable, bytes]] = LRUCache(_REMEMBERED_TEXTS)
         self._documents: LRUCache[str, tuple[Hashable, OctueDocument]] = LRUCache(_REMEMBERED_DOCUMENTS)
+        if fixed is not None:
+            self.fix(fixed)
+
+    def fix(self, record: DatasetMetadata | None, problems: Sequence[str] = ()) -> None:
+        """Take `record` for the dataset's own, whatever is stored; where it names files, they are all that there are.
+
+        `problems` say in words what is wrong with it.
+        """
+        self.is_fixed = True
+        self._name_files(record.files if record is not None else None)
+        self.outside = ()
+        self.dataset = replace(record, files=None) if record is not None else None
+        self._report.set_problems("the dataset's given metadata", problems)
 
     def document(self, folder: str, version: Hashable = None) -> OctueDocument:
         """Return what a folder's `.octue` file on a disk says; remembered by its version, where that is given.
@@ -79,15 +109,27 @@ class StoredMetadata:
 
         Where it could not be read this time, what was known stays, and False is returned.
         """
+        if self.is_fixed:
+            return True
         try:
             if not present:
-                self.dataset = self.overlay("", OctueDocument()).dataset
+                stored = self.overlay("", OctueDocument()).dataset
             else:
-                self.dataset = self._cloud_record("") if self._store.in_cloud else self.document("").dataset
+                stored = self._cloud_record("") if self._store.in_cloud else self.document("").dataset
         except OctuefsError:
             return False
+        self.dataset = self._completed(stored)
         self._name_files(self.dataset.files if self.dataset is not None else None)
         return True
+
+    def _completed(self, stored: DatasetMetadata | None) -> DatasetMetadata | None:
+        """Return the stored record with what it lacks of the given one.
+
+        Who writes a record (the SDK, and octuefs) writes tags and labels even where there are none.
+        """
+        if stored is None or self._given is None:
+            return stored or self._given
+        return replace(stored, id=stored.id or self._given.id, name=stored.name or self._given.name)
 
     def record_within(self, folder: str, version: Hashable) -> DatasetMetadata | None:
         """Return the record in a folder's own `.octue` object of this version: a dataset within a cloud dataset.
@@ -135,32 +177,45 @@ class StoredMetadata:
     def _name_files(self, files: tuple[str, ...] | None) -> None:
         """Take the list of files of a dataset's record; an empty one means none on a disk, all in the cloud."""
         if files is None or (not files and self._store.in_cloud):
-            self.named, self._named_folders = None, frozenset()
+            self.named, self._named_folders, self.named_paths, self.outside = None, frozenset(), (), ()
+            self._report.set_problems(f"{METADATA_NAME}: files", [])
             return
-        places = {file: self._place_of(file) for file in files}
+        full_paths = {file: self._full_path(file) for file in files}
+        places = {file: self._place_of(full_paths[file]) for file in files}
         self.named = frozenset(place for place in places.values() if place is not None)
         folders: set[str] = set()
         for place in self.named:
             while place := parent_of(place):
                 folders.add(place)
         self._named_folders = frozenset(folders)
-        outside = [
-            f"it names a file outside of the dataset, which is not shown: {file}" for file in files if not places[file]
-        ]
-        self._report.set_problems(f"{METADATA_NAME}: files", outside)
+        self.named_paths = tuple(full_paths.values())
+        self.outside = tuple(full_paths[file] for file in files if places[file] is None)
 
-    def _place_of(self, file: str) -> str | None:
-        """Return the path in the dataset of a file as a record names it, None for one outside."""
+    def note_outside(self) -> None:
+        """Report the files that the dataset's record names and that a store of one folder does not show."""
+        problems = [
+            "it names a file outside of the dataset, which shows when it is mounted again:"
+            f" {UrlLocation(path) if is_url(path) else path}"
+            for path in self.outside
+        ]
+        self._report.set_problems(f"{METADATA_NAME}: files", problems)
+
+    def _full_path(self, file: str) -> str:
+        """Return a file as a record names it by its whole path; what is none stands as it is."""
+        try:
+            return absolute_path(file, str(self._store.location))
+        except BadValue:
+            return file
+
+    def _place_of(self, full_path: str) -> str | None:
+        """Return the path in the dataset of a file by its whole path, None for one outside."""
         location = self._store.location
+        roots = {str(location)}
         if isinstance(location, LocalLocation):
-            roots = {location.path, os.path.realpath(location.path)}
-            place = os.path.normpath(os.path.join(location.path, file))
-        else:
-            roots = {location.of("")}
-            place = file
+            roots.add(os.path.realpath(location.path))
         for root in roots:
-            if place.startswith(root.rstrip("/") + "/"):
-                rest = posixpath.normpath(place[len(root.rstrip("/")) + 1 :])
+            if full_path.startswith(root.rstrip("/") + "/"):
+                rest = posixpath.normpath(full_path[len(root.rstrip("/")) + 1 :])
                 return rest if rest not in (".", "..") and not rest.startswith("../") else None
         return None
 

@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -18,6 +18,10 @@ from octuefs.report import printable
 
 if TYPE_CHECKING:
     from octuefs.dataset import Dataset
+    from octuefs.model.manifest import Manifest
+    from octuefs.report import Report
+
+T = TypeVar("T")
 
 _SHOW_SECONDS = 1.0
 """What takes no longer shows no bar."""
@@ -67,17 +71,40 @@ def counting(text: str) -> Iterator[Callable[[int], None]]:
 def opened(config: SourceConfig, *, quiet: bool = False) -> Iterator["Dataset"]:
     """Give the loaded dataset of a source, with its warnings on stderr unless `quiet`."""
     check_source(config)
+    from octuefs.sources import open_dataset
+
+    with _told(open_dataset, config, quiet=quiet) as dataset:
+        yield dataset
+
+
+@contextmanager
+def opened_all(config: SourceConfig) -> Iterator[tuple["Manifest | None", dict[str, "Dataset"]]]:
+    """Give the manifest that a source is, with its datasets by name; for a dataset None and itself under ""."""
+    check_source(config, manifest=True)
+    from octuefs.sources import open_datasets
+
+    with _told(open_datasets, config, quiet=False) as opened:
+        yield opened
+
+
+@contextmanager
+def _told(
+    open_now: Callable[[SourceConfig, "Report", Callable[[int], None]], AbstractContextManager[T]],
+    config: SourceConfig,
+    *,
+    quiet: bool,
+) -> Iterator[T]:
+    """Give what `open_now` opens, with a count while it reads, and tell what is wrong with it in the end."""
     from octuefs.mount import start_logging
     from octuefs.report import Report
-    from octuefs.wiring import open_dataset
 
     start_logging(None, "ERROR")
     report = Report()
     with ExitStack() as stack:
         with counting("reading, files:") as progress:
-            dataset = stack.enter_context(open_dataset(config, report, progress))
+            opened = stack.enter_context(open_now(config, report, progress))
         try:
-            yield dataset
+            yield opened
         finally:
             if (text := report.text()) and not quiet:
                 print(text, end="", file=sys.stderr)

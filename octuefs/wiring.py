@@ -1,13 +1,12 @@
 """The one place where concrete parts are put together: store, index, keeper, hashes, and what writes.
 
-`open_dataset` serves the commands that read a source without mounting it; `mount.py` takes `unloaded_dataset` and
-`open_changes` for a mount.
+`sources.py` says which store a dataset needs; a mount gives it what writes with `open_changes`.
 """
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +17,11 @@ from octuefs.dataset import Dataset
 from octuefs.errors import OctuefsError
 from octuefs.index import Index
 from octuefs.keeper import Keeper
-from octuefs.model.paths import CloudLocation, parent_of
+from octuefs.model.listed_files import FileEntry
+from octuefs.model.metadata import DatasetMetadata
+from octuefs.model.paths import CloudLocation, Location, UrlLocation, parent_of
 from octuefs.report import Report
-from octuefs.stores.base import Ownership, Store
+from octuefs.stores.base import Access, LinkSigner, Ownership, Store
 from octuefs.writing.recovered import Recovered
 from octuefs.writing.sessions import Session, dead_sessions, describe_source, open_session
 
@@ -42,18 +43,49 @@ def open_store(
     :raise OctuefsError: where it is not, or may not be read
     """
     location = config.location
-    store: Store
+    if isinstance(location, UrlLocation):
+        from octuefs.stores.signed_url import SignedUrlStore
+
+        return _checked(SignedUrlStore(location, ownership=ownership))
     if isinstance(location, CloudLocation):
         from octuefs.stores.gcs import GcsStore
 
-        access = config.access
-        store = GcsStore(
-            location, anonymous=access.anonymous, key_file=access.key_file, read_only=read_only, ownership=ownership
-        )
-    else:
-        from octuefs.stores.local import LocalStore
+        return _checked(GcsStore(location, access=config.access, read_only=read_only, ownership=ownership))
+    from octuefs.stores.local import LocalStore
 
-        store = LocalStore(location, mount_point)
+    return _checked(LocalStore(location, mount_point))
+
+
+def open_listed(
+    location: Location,
+    placed: Iterable[tuple[str, FileEntry]],
+    access: Access,
+    mount_point: str | None = None,
+    ownership: Ownership | None = None,
+) -> Store:
+    """Return the store of files that are listed with their places, wherever they are.
+
+    :raise OctuefsError: where none of them can be read
+    """
+    from octuefs.stores.gcs import GcsStore
+    from octuefs.stores.listed import ListedStore
+    from octuefs.stores.local import LocalStore
+    from octuefs.stores.signed_http import SignedLinks
+
+    return _checked(
+        ListedStore(
+            location,
+            placed,
+            open_folder=lambda folder: LocalStore(folder, mount_point),
+            open_bucket=lambda bucket: GcsStore(bucket, access=access, read_only=True, ownership=ownership),
+            open_links=lambda: SignedLinks(ownership=ownership),
+            avoid=mount_point,
+            ownership=ownership,
+        )
+    )
+
+
+def _checked(store: Store) -> Store:
     try:
         store.check()
     except BaseException:
@@ -62,8 +94,20 @@ def open_store(
     return store
 
 
+def open_signer(access: Access) -> LinkSigner:
+    """Return what signs links to objects, with credentials that can.
+
+    :raise PermissionRefused: where these cannot
+    """
+    from octuefs.stores.gcs_signing import GcsSigner
+
+    return GcsSigner(access)
+
+
 def _open_hash_cache(store: Store) -> HashCache | None:
-    if store.in_cloud:
+    from octuefs.stores.listed import ListedStore
+
+    if store.in_cloud and not isinstance(store, ListedStore):  # whose files may be on this disk
         return None
     try:
         return HashCache(places.hash_cache())
@@ -72,19 +116,19 @@ def _open_hash_cache(store: Store) -> HashCache | None:
         return None
 
 
-@contextmanager
-def open_dataset(
-    config: SourceConfig, report: Report, progress: Callable[[int], None] | None = None
-) -> Iterator[Dataset]:
-    """Give the loaded dataset of a source, for reading; `progress` is told how many files have been seen."""
-    with ExitStack() as stack:
-        dataset = unloaded_dataset(config, open_store(config), report, stack)
-        dataset.keeper.load(progress)
-        yield dataset
+def unloaded_dataset(
+    config: SourceConfig,
+    store: Store,
+    report: Report,
+    stack: ExitStack,
+    *,
+    fixed: DatasetMetadata | None = None,
+    given: DatasetMetadata | None = None,
+) -> Dataset:
+    """Return the dataset over a store before anything is read; `stack` closes what it is made of.
 
-
-def unloaded_dataset(config: SourceConfig, store: Store, report: Report, stack: ExitStack) -> Dataset:
-    """Return the dataset over a store before anything is read; `stack` closes what it is made of."""
+    `fixed` is its record instead of the stored one, `given` counts for what that lacks.
+    """
     stack.callback(store.close)
     cache = _open_hash_cache(store)
     if cache is not None:
@@ -98,9 +142,19 @@ def unloaded_dataset(config: SourceConfig, store: Store, report: Report, stack: 
         index,
         recursive=config.recursive,
         metadata_ttl=max(0.0, config.metadata_ttl - KERNEL_SECONDS),
+        fixed=fixed,
+        given=given,
+        told=getattr(store, "told", None),
     )
     stack.callback(keeper.close)
     return Dataset(keeper, hasher)
+
+
+def takes_changes(store: Store) -> bool:
+    """Say whether a store can be written, as a folder and a bucket can."""
+    from octuefs.stores.members import MemberStore
+
+    return not isinstance(store, MemberStore)
 
 
 def _source_folder(store: Store) -> Path:
@@ -121,7 +175,12 @@ class Changes:
 
 
 def open_changes(config: MountConfig, dataset: Dataset, report: Report, stack: ExitStack) -> Changes | None:
-    """Give the dataset its writer, before it is loaded; None on a read-only mount, which leaves a journal alone."""
+    """Give the dataset its writer, before it is loaded.
+
+    None on a read-only mount, which leaves a journal alone, and where the store takes no changes.
+    """
+    if not takes_changes(dataset.store):
+        return None
     folder = _source_folder(dataset.store)
     if config.read_only:
         if left := sum(dead_sessions(folder).values()):

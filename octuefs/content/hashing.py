@@ -271,7 +271,7 @@ def _ended(datafile: Datafile) -> StoreUnavailable:
 
 
 def _version(content: ObjectInfo | None) -> Version | None:
-    version = content.version if content is not None else None
+    version = content.content_version if content is not None else None
     return version if isinstance(version, tuple) and len(version) == 5 else None
 
 

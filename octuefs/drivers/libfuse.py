@@ -190,9 +190,9 @@ class LibfuseAdapter:
         """listxattr(2)."""
         return self._operations.listxattr(self._resolve(path))
 
-    def statfs(self, _path: str) -> dict[str, int]:
+    def statfs(self, path: str) -> dict[str, int]:
         """statvfs(3)."""
-        space = self._operations.statfs()
+        space = self._operations.statfs(path)
         return {
             "f_bsize": IO_BYTES,
             "f_frsize": 4096,

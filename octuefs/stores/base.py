@@ -9,6 +9,7 @@ import enum
 import os
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal, Protocol
 
 from octuefs.model.paths import Location
@@ -59,6 +60,19 @@ class ObjectInfo:
     properties: Mapping[str, str] = field(default_factory=lambda: NO_PROPERTIES)
     """What an object store keeps for readers besides the bytes: those of contentType, contentEncoding,
     contentDisposition, contentLanguage and cacheControl that are set. Objects share these mappings."""
+    origin: str | None = None
+    """Where the bytes really live, for a file that a dataset names in a list: an absolute local path, a gs:// path, or
+    a URL without its query. None where they live at `path` in the dataset's location."""
+
+    @property
+    def is_listed_on_disk(self) -> bool:
+        """True for a file of a disk that a dataset names in a list; such a dataset may lie in the cloud otherwise."""
+        return self.origin is not None and self.origin.startswith("/")
+
+    @property
+    def content_version(self) -> Hashable:
+        """The part of `version` that changes with the bytes: that of a disk's file in a list tells metadata besides."""
+        return self.version[:5] if self.is_listed_on_disk and isinstance(self.version, tuple) else self.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +155,34 @@ class LinkTarget:
     kind: Literal["file", "other", "broken"]
     info: ObjectInfo | None = None
     reason: str = ""
+
+
+class LinkSigner(Protocol):
+    """Makes links by which anybody may read one object for a while. Safe to use from several threads at once."""
+
+    @property
+    def account(self) -> str:
+        """The service account whose right to read the links carry."""
+        ...
+
+    @property
+    def asks(self) -> bool:
+        """True where each signature is a request to Google, whose own keys sign: for 12 hours at least, no longer."""
+        ...
+
+    def link(self, bucket: str, name: str, lifetime: timedelta) -> str:
+        """Return a link to an object, a secret.
+
+        :raise OctuefsError: where it cannot be signed
+        """
+        ...
+
+    def check(self, link: str, subject: str) -> None:
+        """See that a link is no dead one, where its server answers; `subject` is what it leads to.
+
+        :raise PermissionRefused: where the account may not read that, or nobody pays for it
+        """
+        ...
 
 
 class Store(Protocol):

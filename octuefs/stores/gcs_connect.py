@@ -4,35 +4,27 @@
 """
 
 import importlib
-import json
 import logging
 import os
 from typing import Any
 from urllib.parse import urlsplit
 
-from octuefs.errors import OctuefsError, PermissionRefused
+from octuefs.errors import OctuefsError
+from octuefs.stores.base import Access
 from octuefs.stores.gcs_failures import failure
 
 _LOG = logging.getLogger(__name__)
-
-_SCOPE = "https://www.googleapis.com/auth/devstorage."
 
 CONNECT_SECONDS = 10
 TRIES = 5
 """Tries of a request that can be tried again, with 1, 2, 4 and 8 seconds and some chance between them."""
 
-_NO_CREDENTIALS = (
-    "no Google credentials found; run `gcloud auth application-default login`, "
-    "set GOOGLE_APPLICATION_CREDENTIALS, or use --anonymous for a public bucket"
-)
 
-
-def connect(
-    subject: str, endpoint: str, *, anonymous: bool, read_only: bool, key_file: str | None, silence: float
-) -> Any:
+def connect(subject: str, endpoint: str, *, access: Access, read_only: bool, silence: float) -> Any:
     """Return a gcsfs file system of our own; `silence` is how many seconds a server may say nothing.
 
-    Its credentials may do no more than read where `read_only`; they are those of `key_file` where one is given.
+    Its credentials are those of `access`, and may do no more than read where `read_only`. Where a project pays,
+    gcsfs's own requests name it.
 
     :raise OctuefsError: naming `subject`; PermissionRefused where credentials are needed and there are none
     """
@@ -40,11 +32,11 @@ def connect(
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
-    access = "read_only" if read_only else "read_write"
     try:
         return _patient(gcsfs)(
-            token="anon" if anonymous else _credentials(access, key_file),
-            access=access,
+            token=_token(access, read_only),
+            access="read_only" if read_only else "read_write",
+            requester_pays=access.billing_project or False,
             endpoint_url=endpoint or None,
             requests_timeout=timeout,
             session_kwargs={
@@ -59,6 +51,14 @@ def connect(
         raise
     except Exception as error:
         raise failure(error, subject) from error
+
+
+def _token(access: Access, read_only: bool) -> Any:
+    if access.anonymous:
+        return "anon"
+    from octuefs.stores.gcs_credentials import READING, WRITING, credentials
+
+    return credentials(access, READING if read_only else WRITING)
 
 
 def endpoint_url(given: str | None) -> str:
@@ -81,13 +81,17 @@ def is_google(endpoint: str) -> bool:
 def _gcsfs() -> Any:
     """Import gcsfs so that it neither asks each bucket's type over gRPC nor writes tracebacks to the terminal."""
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    quiet_vendors()
+    return importlib.import_module("gcsfs")
+
+
+def quiet_vendors() -> None:
+    """Keep Google's libraries from writing to the terminal, and from asking long whether Google runs this machine."""
     os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "1")  # 3 s, not 12, to learn that we are not on GCE
-    module = importlib.import_module("gcsfs")
     for name in ("gcsfs", "gcsfs.credentials", "google.auth._default", "google.auth.compute_engine._metadata"):
         logger = logging.getLogger(name)
         if _only_for_debugging not in logger.filters:
             logger.addFilter(_only_for_debugging)
-    return module
 
 
 def _patient(gcsfs: Any) -> Any:
@@ -106,49 +110,3 @@ def _only_for_debugging(record: logging.LogRecord) -> bool:
         record.levelno, record.levelname = logging.DEBUG, "DEBUG"
         record.exc_info = None
     return _LOG.isEnabledFor(logging.DEBUG)
-
-
-def _credentials(access: str = "read_only", key_file: str | None = None) -> Any:
-    """Return the credentials of `key_file`, the Application Default Credentials without; never starts a browser.
-
-    :raise PermissionRefused: where there are none, or they cannot be read
-    """
-    if key_file is not None:
-        return _credentials_of_file(key_file, access)
-    auth = importlib.import_module("google.auth")
-    exceptions = importlib.import_module("google.auth.exceptions")
-    try:
-        return auth.default(scopes=[_SCOPE + access])[0]
-    except (exceptions.DefaultCredentialsError, OSError, ValueError, AttributeError) as error:
-        file = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-        if file:
-            text = f"the credentials that GOOGLE_APPLICATION_CREDENTIALS names cannot be used: {file}"
-            raise PermissionRefused(f"{text} ({'not usable' if os.path.exists(file) else 'no such file'})") from error
-        raise PermissionRefused(_NO_CREDENTIALS) from error
-
-
-def _credentials_of_file(path: str, access: str) -> Any:
-    """Return the credentials in a service account's key, or in what `gcloud auth application-default login` wrote.
-
-    A user's credentials have the scopes that were granted at that login. Other kinds (of which some name programs to
-    run and servers to ask) are for GOOGLE_APPLICATION_CREDENTIALS alone.
-    """
-    subject = f"the key file {path} cannot be used"
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise PermissionRefused(f"{subject}: {os.strerror(error.errno) if error.errno else 'not readable'}") from error
-    except ValueError as error:
-        raise PermissionRefused(f"{subject}: it is not JSON") from error
-    kind = content.get("type") if isinstance(content, dict) else None
-    try:
-        if kind == "service_account":
-            service_account = importlib.import_module("google.oauth2.service_account")
-            return service_account.Credentials.from_service_account_info(content, scopes=[_SCOPE + access])
-        if kind == "authorized_user":
-            user = importlib.import_module("google.oauth2.credentials")
-            return user.Credentials.from_authorized_user_info(content)
-    except Exception:  # its words may hold a part of the key, and its types are many
-        raise PermissionRefused(f"{subject}: it is damaged; download a new key") from None
-    raise PermissionRefused(f"{subject}: it is neither a service account's key nor a user's credentials")

@@ -88,7 +88,7 @@ def _failures() -> tuple[tuple[type[BaseException], _Make], ...]:
         (FileExistsError, lambda error, subject, server: Conflict(f"{subject}: another version stands there (412)")),
         (json.JSONDecodeError, lambda error, subject, server: StoreUnavailable(f"{subject}: {server} {_NOT_GCS}")),
         (KeyError, lambda error, subject, server: StoreUnavailable(f"{subject}: {server} {_NOT_GCS}")),
-        (ValueError, lambda error, subject, server: BadValue(f"{subject}: {_BAD_REQUEST}{_requester(error)}")),
+        (ValueError, lambda error, subject, server: _refusal(400, _below_first_line(error), subject, server, _READING)),
         (OSError, _refused_or_broken),
     )
 
@@ -110,10 +110,32 @@ _KEPT = (
     (re.compile(r"retention", re.I), "a retention policy keeps it as it is"),
 )
 """What may keep an object, by the server's words."""
+_PAYERS = (
+    (
+        re.compile(r"requester.?pays|user.?project.?missing", re.I),
+        "whoever asks has to pay; name the project that is to pay with --billing-project",
+    ),
+    (
+        re.compile(r"user.?project.{0,40}invalid", re.I),
+        "there is no project of the name that is to pay; check --billing-project",
+    ),
+    (
+        re.compile(r"serviceusage\.services\.use|user.?project.?denied", re.I),
+        "this account may not let the project of --billing-project pay; it needs serviceusage.services.use there "
+        "(the role Service Usage Consumer)",
+    ),
+    (
+        re.compile(r"user.?project.?account.?problem", re.I),
+        "the project of --billing-project cannot pay; check its billing account",
+    ),
+)
+"""Why nobody pays for a request, by the server's words."""
 
 
-def _requester(error: ValueError) -> str:
-    return " (its requester pays, which octuefs does not support yet)" if "requester pays" in str(error).lower() else ""
+def _below_first_line(error: ValueError) -> str:
+    """Return what the server said: gcsfs's first line names the object, whose name may hold any words."""
+    first, _, rest = str(error).partition("\n")
+    return rest or first
 
 
 def _http_failure(error: Any, subject: str, server: str) -> OctuefsError:
@@ -140,6 +162,8 @@ def _message(content: bytes) -> str:
 
 
 def _refusal(status: int, message: str, subject: str, server: str, needs: str) -> OctuefsError:
+    if who_pays := payer_refusal(status, message, subject):
+        return who_pays
     if status in (401, 403):
         return _forbidden(status, message, subject, server, needs)
     if status in (404, 410):
@@ -158,6 +182,14 @@ def _refusal(status: int, message: str, subject: str, server: str, needs: str) -
         return TimedOut(f"{subject}: {server} did not answer in time")
     text = f"{subject}: {server} fails (HTTP {status or 'error'}), tries included; try again later"
     return Overloaded(text) if status in (0, 429) or status >= 500 else StoreUnavailable(text)
+
+
+def payer_refusal(status: int, message: str, subject: str) -> PermissionRefused | None:
+    """Return what keeps a project from paying for a request, by the server's words; None where that is not it."""
+    for regex, what in _PAYERS if status in (400, 403) else ():
+        if regex.search(message):
+            return PermissionRefused(f"{subject}: {what}")
+    return None
 
 
 def _forbidden(status: int, message: str, subject: str, server: str, needs: str) -> OctuefsError:

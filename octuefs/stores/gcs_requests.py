@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from octuefs.errors import BadValue, NameTooLong, OctuefsError, StoreUnavailable
 from octuefs.model.paths import CloudLocation, Location
-from octuefs.stores.base import Kind, ObjectInfo, Ownership
+from octuefs.stores.base import Access, Kind, ObjectInfo, Ownership
 from octuefs.stores.gcs_connect import CONNECT_SECONDS, TRIES, connect, endpoint_url, is_google
 from octuefs.stores.gcs_failures import Unreachable, failure, passes, refusal
 from octuefs.stores.gcs_pieces import Pieces
@@ -36,6 +36,9 @@ _REQUEST_SECONDS = 180
 """How long one request without much content may take, all its tries included."""
 _GONE_SECONDS = 3.0
 """How long after all tries to connect have failed further requests fail at once: the kernel asks twice."""
+
+_PAYER = "userProject"
+"""The parameter of every request that names the project which pays for it."""
 
 LONGEST_NAME = 1024
 """Bytes in the name of an object."""
@@ -73,29 +76,27 @@ class Answer:
 class GcsRequests:
     """The part of the store that talks: one gcsfs file system per process, made with the first request.
 
-    :param anonymous: send no credentials (public buckets)
+    :param access: with what rights, and who pays
     :param endpoint: the server instead of Google's; STORAGE_EMULATOR_HOST where None. Credentials are only
         ever sent to Google
     :param read_only: ask for credentials that may do no more
-    :param key_file: a service account's key, or a user's credentials, instead of the Application Default Credentials
     """
 
     def __init__(
         self,
         location: CloudLocation,
         *,
-        anonymous: bool = False,
+        access: Access | None = None,
         endpoint: str | None = None,
         read_only: bool = False,
-        key_file: str | None = None,
         ownership: Ownership | None = None,
     ) -> None:
         self.location: Location = location
         self._place = location
         self.endpoint = endpoint_url(endpoint)
-        self._anonymous = anonymous or not is_google(self.endpoint)
+        access = access or Access()
+        self._access = access if is_google(self.endpoint) else Access(True, billing_project=access.billing_project)
         self._read_only = read_only
-        self._key_file = key_file
         self.ownership = ownership or Ownership()
         self._made_ns = time.time_ns()
         self._lock = threading.Lock()  # guards _filesystem and _process
@@ -130,9 +131,8 @@ class GcsRequests:
                 self._filesystem = connect(
                     f"gs://{self._place.bucket}",
                     self.endpoint,
-                    anonymous=self._anonymous,
+                    access=self._access,
                     read_only=self._read_only,
-                    key_file=self._key_file,
                     silence=SILENCE_SECONDS,
                 )
                 self._process = os.getpid()
@@ -203,8 +203,9 @@ class GcsRequests:
 
         await filesystem._set_session()
         url = filesystem._format_path(request.url, request.names)
-        if request.params:
-            url += "?" + urlencode(request.params)
+        params = {**request.params, **self._payer(url)}
+        if params:
+            url += ("&" if "?" in url else "?") + urlencode(params)
         headers = filesystem._get_headers(request.headers)
         pieces = request.data if isinstance(request.data, Pieces) else None
         if pieces is not None:
@@ -231,6 +232,13 @@ class GcsRequests:
         if answer.status not in request.accepted:
             raise refusal(answer.status, answer.content, request.subject, self.endpoint, request.needs)
         return answer
+
+    def _payer(self, url: str) -> dict[str, str]:
+        """Return the parameter that names who pays, unless the URL has it (a session's may)."""
+        project = self._access.billing_project
+        if not project or _PAYER in dict(parse_qsl(urlsplit(url).query)):
+            return {}
+        return {_PAYER: project}
 
     # ---- waiting
 

@@ -26,6 +26,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
+from watchdog.utils import BaseThread
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ _SCAN_SHARE = 5
 BURST_EVENTS = 4096
 """After more events than this at once some may have been lost (the kernel queues 16,384): all is read again."""
 
+_LISTENING = threading.Lock()
+"""Held while a watcher's threads start, which takes as long as the folder has watches to set."""
 _IN_DELETE_SELF = 0x400
 
 _HEARD: list[type[FileSystemEvent]] = [
@@ -76,20 +79,25 @@ class Watcher(FileSystemEventHandler):
 
     def start(self) -> None:
         """Begin to listen, or to scan where the system cannot watch."""
-        others = set(threading.enumerate())
         try:
-            self._observer = Observer()
-            self._observer.schedule(self, self._root, recursive=self._recursive, event_filter=_HEARD)
-            self._observer.start()
+            self._listen()
             if self._recursive:
                 _prove_watches_left()
-            self._listeners = [thread for thread in threading.enumerate() if thread not in others]
             self.how, work = "inotify", self._gather
         except (OSError, RecursionError) as error:
             self._fall_back(error)
             work = self._scan
         self._thread = threading.Thread(target=work, name="watcher", daemon=True)
         self._thread.start()
+
+    def _listen(self) -> None:
+        """Let watchdog start, and note which threads it makes: no other watcher's, which may be starting too."""
+        self._observer = Observer()
+        self._observer.schedule(self, self._root, recursive=self._recursive, event_filter=_HEARD)
+        with _LISTENING:
+            others = set(threading.enumerate())
+            self._observer.start()
+            self._listeners = [it for it in threading.enumerate() if it not in others and isinstance(it, BaseThread)]
 
     def stop(self) -> None:
         """End both threads."""

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from octuefs.dataset import Dataset
 from octuefs.errors import NotFound
 from octuefs.model.paths import path_bytes
 from octuefs.stores.base import ByteSource
 from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Node, virtual_inode
-from octuefs.tree.virtual import TextNode, VirtualLeaf, made_directory
+from octuefs.tree.virtual import Ground, TextNode, VirtualLeaf, made_directory
 
 CONTROL_NAME = ".octuefs"
 RECOVERED_NAME = "recovered"
@@ -55,38 +54,42 @@ class ControlFiles:
 
     status: Callable[[], bytes]
     errors: Callable[[], bytes]
-    refresh: Callable[[], None]
+    refresh: Callable[[], object]
     recovered: RecoveredFiles | None = None
 
 
 class ControlPanel(Branch):
     """`.octuefs/`."""
 
-    def __init__(self, dataset: Dataset, files: ControlFiles, views: Callable[[], bytes]) -> None:
+    def __init__(self, ground: Ground, files: ControlFiles, views: Callable[[], bytes]) -> None:
         """`views` makes the text of the file of that name."""
-        self._dataset = dataset
+        self._ground = ground
         self._path = f"/{CONTROL_NAME}"
         self._nodes: dict[str, Node] = {
             "status": self._file("status", files.status),
             "errors": self._file("errors", files.errors),
             "views": self._file("views", views),
             "refresh": TextNode(
-                dataset,
+                ground,
                 f"{self._path}/refresh",
                 lambda: b"",
                 permissions=0o600,
                 is_ours=True,
                 control=lambda _: files.refresh(),
             ),
-            RECOVERED_NAME: RecoveredFolder(dataset, f"{self._path}/{RECOVERED_NAME}", files.recovered or _Nothing()),
+            RECOVERED_NAME: RecoveredFolder(ground, f"{self._path}/{RECOVERED_NAME}", files.recovered or _Nothing()),
         }
 
     def _file(self, name: str, render: Callable[[], bytes]) -> TextNode:
-        return TextNode(self._dataset, f"{self._path}/{name}", render, is_ours=True)
+        return TextNode(self._ground, f"{self._path}/{name}", render, is_ours=True)
+
+    def check_writable(self) -> None:
+        """See `Node`."""
+        self._ground.check_writable()
 
     def attributes(self) -> Attributes:
         """See `Node`."""
-        return made_directory(self._dataset, self._path)
+        return made_directory(self._ground, self._path)
 
     def lookup(self, name: str) -> Node:
         """See `Node`."""
@@ -122,19 +125,23 @@ class _Nothing:
 class RecoveredFolder(Branch):
     """`.octuefs/recovered/`: files that can be read, copied, and removed for good."""
 
-    def __init__(self, dataset: Dataset, path: str, files: RecoveredFiles) -> None:
-        self._dataset = dataset
+    def __init__(self, ground: Ground, path: str, files: RecoveredFiles) -> None:
+        self._ground = ground
         self._path = path
         self._files = files
 
+    def check_writable(self) -> None:
+        """See `Node`."""
+        self._ground.check_writable()
+
     def attributes(self) -> Attributes:
         """See `Node`."""
-        made = made_directory(self._dataset, self._path)
+        made = made_directory(self._ground, self._path)
         return replace(made, mode=stat.S_IFDIR | 0o700, uid=os.getuid(), gid=os.getgid())
 
     def lookup(self, name: str) -> Node:
         """See `Node`."""
-        node = RecoveredFile(self._dataset, f"{self._path}/{name}", self._files, name)
+        node = RecoveredFile(self._ground, f"{self._path}/{name}", self._files, name)
         node.entry()
         return node
 
@@ -153,8 +160,8 @@ class RecoveredFolder(Branch):
 class RecoveredFile(VirtualLeaf):
     """One of them."""
 
-    def __init__(self, dataset: Dataset, path: str, files: RecoveredFiles, name: str) -> None:
-        super().__init__(dataset, path)
+    def __init__(self, ground: Ground, path: str, files: RecoveredFiles, name: str) -> None:
+        super().__init__(ground, path)
         self._files = files
         self._name = name
 

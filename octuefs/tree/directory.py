@@ -8,6 +8,7 @@ from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset
 from octuefs.errors import (
     AlreadyExists,
+    CrossDevice,
     NameTooLong,
     NotFound,
     NotPermitted,
@@ -23,6 +24,7 @@ from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Moving, Node, 
 from octuefs.tree.scope import Scope
 from octuefs.tree.xattrs import (
     directory_xattr,
+    is_root,
     listed_directory_xattrs,
     remove_directory_xattr,
     set_directory_xattr,
@@ -42,6 +44,10 @@ class ScopeDirectory(Branch):
     def dataset(self) -> Dataset:
         """The dataset."""
         return self.scope.dataset
+
+    def check_writable(self) -> None:
+        """See `Node`."""
+        self.dataset.check_writable()
 
     def attributes(self) -> Attributes:
         """See `Node`."""
@@ -70,8 +76,10 @@ class ScopeDirectory(Branch):
         return found
 
     def entries(self) -> Iterable[DirectoryEntry]:
-        """See `Node`."""
+        """See `Node`; what a dataset's root lists is brought up to date first."""
         context, scope = self.context, self.scope
+        if is_root(scope):
+            self.dataset.keeper.expire()
         context.filling.end(scope)
         own = self.own_entries()
         virtual = [it for it in context.listed_virtual(scope, self.path) if it.name not in own]
@@ -107,6 +115,8 @@ class ScopeDirectory(Branch):
 
     def sync(self) -> None:
         """See `Node`."""
+        if self.dataset.writer is None:
+            return
         with suppress(NotFound):  # what has gone needs nothing
             self.dataset.writing.sync_folder(self.scope.folder)
 
@@ -188,7 +198,9 @@ class ScopeDirectory(Branch):
             raise source.refusal
 
     def check_file_or_folder(self, source: Moving, name: str) -> None:
-        """Refuse the folder of a view's value, which is no folder of the dataset."""
+        """Refuse what belongs to another dataset, and the folder of a view's value, which is no folder of this one."""
+        if source.dataset is not self.dataset:
+            raise CrossDevice(f"{self.path}/{name}: it belongs to another dataset, so it can only be copied")
         if source.index_folder is not None:
             raise NotPermitted(f"{self.path}/{name}: the folder of a value can be renamed within its view alone")
 

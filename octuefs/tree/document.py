@@ -24,7 +24,7 @@ from octuefs.tree.membership import describe_all, is_settable, joining
 from octuefs.tree.node import Attributes
 from octuefs.tree.real import OtherNode
 from octuefs.tree.scope import Scope
-from octuefs.tree.virtual import TextSource, VirtualLeaf, owner_of
+from octuefs.tree.virtual import TextSource, VirtualLeaf
 from octuefs.writing.base import OpenFile
 
 _READ_BYTES = 1 << 20
@@ -245,7 +245,7 @@ class DocumentNode(VirtualLeaf):
 
     def set_owner(self, uid: int, gid: int) -> None:
         """Succeed where it belongs to them already."""
-        owner, group, _ = owner_of(self.dataset)
+        owner, group, _ = self.ground.owner
         if uid not in (-1, owner) or gid not in (-1, group):
             raise NotPermitted(f"{self.path}: it belongs to whom the dataset belongs to")
 

@@ -18,7 +18,7 @@ Changed = Callable[[], None]
 class Document:
     """One such file. `store` takes a new text."""
 
-    def __init__(self, store: Callable[[bytes], None]) -> None:
+    def __init__(self, store: Callable[[bytes], object]) -> None:
         self._store = store
         self._condition = threading.Condition()  # guards what follows; held for memory work alone
         self._text = bytearray()
@@ -117,7 +117,7 @@ class Documents:
         return found[0] if found is not None else None
 
     def open(
-        self, key: Hashable, flags: int, present: Callable[[], bytes], store: Callable[[bytes], None]
+        self, key: Hashable, flags: int, present: Callable[[], bytes], store: Callable[[bytes], object]
     ) -> "DocumentFile":
         """Open a document as open(2) does; `present` gives its stored text, `store` takes a new one."""
         text = b"" if flags & os.O_TRUNC else None

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 
 from octuefs.datafile import NO_METADATA, Datafile
-from octuefs.errors import AlreadyExists, CrossDevice, IsADirectory, NotADirectory, NotFound, NotPermitted
+from octuefs.errors import AlreadyExists, CrossDevice, IsADirectory, NotADirectory, NotFound, NotPermitted, OctuefsError
 from octuefs.index import Folder
 from octuefs.model.paths import METADATA_NAME, SIGNED_METADATA_NAME, is_temporary, parent_of
 from octuefs.stores.base import Kind
@@ -14,6 +14,7 @@ from octuefs.tree.document import StoredDocumentNode
 from octuefs.tree.node import Attributes, DirectoryEntry, Moving, Node
 from octuefs.tree.real import DatafileNode, OtherNode
 from octuefs.tree.virtual import made_directory
+from octuefs.tree.xattrs import is_root
 from octuefs.writing.base import Caller, OpenFile
 
 
@@ -23,13 +24,21 @@ class RealDirectory(ScopeDirectory):
     def attributes(self) -> Attributes:
         """See `Node`."""
         if not self.dataset.in_cloud:
-            return Attributes.of(self.dataset.store.stat(self.scope.folder))
+            return self._on_disk()
         folder = self.dataset.index.folder(self.scope.folder)
         if folder is None:
             raise NotFound(f"{self.path}: no such folder")
         if folder.info is None:
             return made_directory(self.dataset, self.path)
         return Attributes.of(folder.info)
+
+    def _on_disk(self) -> Attributes:
+        try:
+            return Attributes.of(self.dataset.store.stat(self.scope.folder))
+        except OctuefsError:
+            if self.path and is_root(self.scope):  # one of several datasets: it is there, be it out of reach or not
+                return Attributes.of(self.dataset.root_info)
+            raise
 
     def find(self, name: str) -> Node | None:
         """See `ScopeDirectory`; the store is asked too for what the index may not know yet."""
@@ -158,7 +167,7 @@ class RealDirectory(ScopeDirectory):
             raise CrossDevice(f"{self.path}/{name}: metadata cannot be moved, but copied and removed")
         if self.find(name) is None:
             raise NotFound(f"{self.path}/{name}: no such file or folder")
-        return Moving(self.place(name))
+        return Moving(self.dataset, self.place(name))
 
     def take(self, moving: Moving, name: str, *, replace: bool) -> None:
         """See `Node`."""

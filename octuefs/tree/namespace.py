@@ -6,10 +6,12 @@ answer in every one of them: the dataset's own names win, then come the virtual 
 
 import stat
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from octuefs.dataset import Dataset
 from octuefs.index import Folder, FolderGone
 from octuefs.model.paths import METADATA_NAME, join
+from octuefs.stores.base import Space
 from octuefs.tree.control import CONTROL_NAME, ControlFiles, ControlPanel
 from octuefs.tree.directory import ScopeDirectory
 from octuefs.tree.document import DocumentNode, has_metadata
@@ -22,12 +24,14 @@ from octuefs.tree.scope import Scope
 from octuefs.tree.shown import Shown
 from octuefs.tree.subset import SubsetDirectory
 from octuefs.tree.views import VIEWS
-from octuefs.tree.virtual import HASH_LINE_BYTES, OneNode, TextNode, hash_text, hashes_size, hashes_text
+from octuefs.tree.virtual import HASH_LINE_BYTES, OneNode, TextNode, hash_text, hashes_size, hashes_text, only_one
 from octuefs.tree.xattrs import is_root
 
-__all__ = ["CONTROL_NAME", "NAMES", "ControlFiles", "Namespace", "views_text"]
+__all__ = ["CONTROL_NAME", "NAMES", "TEXTS", "ControlFiles", "MountedTree", "Namespace", "is_control", "views_text"]
 
-_TEXTS = (".hash", ".hashes", ".metadata_hash", ".one")
+MANIFEST_NAME = ".octue-manifest.json"
+
+TEXTS = (".hash", ".hashes", ".metadata_hash", ".one")
 """Virtual files, and `.one`, of every directory."""
 
 NAMES = {
@@ -45,31 +49,91 @@ NAMES = {
     "not/<view>/...": "what the next view leaves out",
     "order-by/[-]<attribute>/": "flat, numbered in that order, e.g. order-by/-size_bytes/",
     ".one": "a link to the only datafile here",
+    MANIFEST_NAME: "the manifest as the SDK writes it, at the root of a mount of several datasets",
     CONTROL_NAME + "/": "this control panel, at the mount's root",
 }
 """What `.octuefs/views` says."""
 
 
+class MountedTree(Protocol):
+    """The tree of a mount, as operations walk it."""
+
+    @property
+    def root(self) -> Node:
+        """The node of the mount's root."""
+        ...
+
+    def version(self, path: str) -> int:
+        """Return a number that grows when a path of the mount ("/" is the root) may lead elsewhere than before.
+
+        What is known of the datasets that it leads into is brought up to date first.
+        """
+        ...
+
+    def space(self, path: str) -> Space:
+        """Return how much room there is for what is written at a path of the mount."""
+        ...
+
+    def forget_shown(self) -> None:
+        """Let folders of views show only where files are in them, as after a new mount."""
+        ...
+
+    def shadowed_paths(self) -> Iterator[str]:
+        """Yield the paths of the datasets' own files and folders that hide a virtual name of their folder."""
+        ...
+
+
+def is_control(path: str) -> bool:
+    """Say whether a path of the mount lies in the control panel."""
+    return f"{path}/".startswith(f"/{CONTROL_NAME}/")
+
+
 class Namespace:
-    """The tree of one mounted dataset."""
+    """The tree of one dataset: a mount's own, or that of one directory of a mount of several."""
 
     def __init__(
-        self, dataset: Dataset, control: ControlFiles, *, views: bool = True, list_views: bool = False
+        self,
+        dataset: Dataset,
+        control: ControlFiles | None,
+        *,
+        views: bool = True,
+        list_views: bool = False,
+        path: str = "",
     ) -> None:
-        """`views` off leaves `.octue` and the control panel only; `list_views` lists them in the root."""
+        """`path` is where the dataset's root is in the mount: "", or "/<name>" where it is one of several.
+
+        `control` is None there, for the control panel is at the mount's root. `views` off leaves `.octue` and the
+        control panel only; `list_views` lists them in the root.
+        """
         self.dataset = dataset
+        self.path = path
         self.views = views
         self.list_views = list_views
         self.shown = Shown(dataset.index)
         self.documents = Documents(self._changed)
         self.filling = Filling(self._changed)
         self.emptied = Emptied(self._changed)
-        self._control = ControlPanel(dataset, control, views_text)
-        self.root = self.directory(Scope(dataset), "")
+        self._control = ControlPanel(dataset, control, views_text) if control is not None else None
+        self.scope = Scope(dataset)
+        self.root: Node = self.directory(self.scope, path)
 
     def _changed(self) -> None:
         # A change of nothing: drivers remember for a version of the index what paths lead to.
         self.dataset.index.publish([FolderGone("")])
+
+    def version(self, path: str) -> int:
+        """See `MountedTree`.
+
+        What is known of a cloud dataset is brought up to date first, where its time has come; the control panel
+        waits for nobody, and neither does the root itself.
+        """
+        if path not in ("/", self.path) and not (self._control is not None and is_control(path)):
+            self.dataset.keeper.expire()
+        return self.dataset.index.version
+
+    def space(self, path: str) -> Space:
+        """See `MountedTree`."""
+        return self.dataset.space()
 
     def forget_shown(self) -> None:
         """Let folders of views show only where files are in them, as after a new mount; `.octue` likewise."""
@@ -85,14 +149,17 @@ class Namespace:
 
         `.octue` is not meant, which can be written.
         """
-        return (name == CONTROL_NAME and not path) or (self.views and (name in VIEWS or name in _TEXTS))
+        return (self._has_control(path) and name == CONTROL_NAME) or (self.views and (name in VIEWS or name in TEXTS))
+
+    def _has_control(self, path: str) -> bool:
+        return self._control is not None and path == self.path
 
     def virtual(self, scope: Scope, path: str, name: str) -> Node | None:
         """Return the virtual node of a name in the directory of `scope` at `path`, or None."""
         here = f"{path}/{name}"
         if name == METADATA_NAME:
             return self._metadata_node(scope, here)
-        if name == CONTROL_NAME and not path:
+        if name == CONTROL_NAME and self._has_control(path):
             return self._control
         if not self.views:
             return None
@@ -106,7 +173,7 @@ class Namespace:
             case ".metadata_hash":
                 return TextNode(self.dataset, here, lambda: f"{self.dataset.metadata_hash}\n".encode())
             case ".one":
-                return OneNode(scope, here)
+                return OneNode(self.dataset, here, scope.shown_path(only_one(scope.members())))
         return None
 
     def _metadata_node(self, scope: Scope, path: str) -> Node | None:
@@ -129,11 +196,12 @@ class Namespace:
 
     def shadowed_paths(self) -> Iterator[str]:
         """Yield the paths of the dataset's own files and folders that hide a virtual name of their folder."""
-        names = {*VIEWS, *_TEXTS} if self.views else set()
+        names = {*VIEWS, *TEXTS} if self.views else set()
+        control = {CONTROL_NAME} if self._control is not None else set()
         pending = [self.dataset.index.root]
         while pending:
             folder = pending.pop()
-            for name in sorted(names | ({CONTROL_NAME} if not folder.path else set())):
+            for name in sorted(names if folder.path else names | control):
                 if name in folder.children:
                     yield join(folder.path, name)
             pending.extend(child for child in folder.children.values() if isinstance(child, Folder))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
+from octuefs.dataset import Dataset
 from octuefs.errors import IsADirectory, NoAttribute, NotADirectory, NotALink, NotPermitted
 from octuefs.index import Query
 from octuefs.stores.base import ByteSource, ObjectInfo
@@ -97,6 +98,13 @@ class Node(Protocol):
         """
         ...
 
+    def check_writable(self) -> None:
+        """Refuse changes where the dataset that this belongs to is only read; asked before each of the calls below.
+
+        :raise ReadOnly: with the reason
+        """
+        ...
+
     def open_writable(self, flags: int) -> OpenFile:
         """Open for writing, or both, as `flags` say (open(2)).
 
@@ -156,7 +164,7 @@ class Node(Protocol):
         ...
 
     def sync(self) -> None:
-        """fsync(2) of this directory."""
+        """fsync(2) of this directory; nothing happens where the dataset is only read."""
         ...
 
     def give(self, name: str) -> "Moving":
@@ -167,11 +175,17 @@ class Node(Protocol):
         ...
 
     def take(self, moving: "Moving", name: str, *, replace: bool) -> None:
-        """rename(2): let what another directory (or this one) gives stand here under `name`."""
+        """rename(2): let what another directory (or this one) gives stand here under `name`.
+
+        :raise CrossDevice: where it belongs to another dataset
+        """
         ...
 
     def take_link(self, moving: "Moving", name: str) -> None:
-        """link(2): give what another directory shows a second name here."""
+        """link(2): give what another directory shows a second name here.
+
+        :raise CrossDevice: where it belongs to another dataset
+        """
         ...
 
     @property
@@ -198,20 +212,21 @@ class Node(Protocol):
         ...
 
     @property
-    def control(self) -> Callable[[bytes], None] | None:
+    def control(self) -> Callable[[bytes], object] | None:
         """What takes the bytes written into a control file, None for everything else."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Moving:
-    """What leaves a directory: a file or folder of the dataset, or the folder of a view's value (`by-label/<value>`).
+    """What leaves a directory: a file or folder of a dataset, or the folder of a view's value (`by-label/<value>`).
 
-    `path` is its path in the dataset, and `leaving` are the conditions of the views that it shows in there. For the
+    `path` is its path in `dataset`, and `leaving` are the conditions of the views that it shows in there. For the
     folder of a value, `index_folder` is the node that it lies in and `value` its name; `path` counts for nothing then.
     `refusal` says why it may be linked elsewhere, but not be moved.
     """
 
+    dataset: Dataset
     path: str
     leaving: tuple[Query, ...] = ()
     index_folder: "Node | None" = None
@@ -221,6 +236,9 @@ class Moving:
 
 class _Unchangeable:
     """Refusals of what is of our making."""
+
+    def check_writable(self) -> None:
+        """Refuse nothing for the sake of a dataset: this belongs to none."""
 
     def open_writable(self, flags: int) -> OpenFile:
         """Refuse."""
@@ -261,7 +279,7 @@ def _ours() -> NotPermitted:
 class Leaf(_Unchangeable):
     """Defaults of a node that is no directory."""
 
-    control: Callable[[bytes], None] | None = None
+    control: Callable[[bytes], object] | None = None
 
     @property
     def volatile(self) -> bool:
@@ -332,7 +350,7 @@ class Branch(_Unchangeable):
     """Defaults of a directory: one of our making, in which nothing can be made."""
 
     volatile = False
-    control: Callable[[bytes], None] | None = None
+    control: Callable[[bytes], object] | None = None
 
     def open_writable(self, flags: int) -> OpenFile:
         """Refuse: a directory has no bytes."""

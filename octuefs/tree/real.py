@@ -33,6 +33,10 @@ class StoredLeaf(Leaf):
 
     dataset: Dataset
 
+    def check_writable(self) -> None:
+        """See `Node`."""
+        self.dataset.check_writable()
+
     @property
     def stored(self) -> ObjectInfo:
         """What stands in the dataset where its bytes and attributes are changed."""
@@ -62,6 +66,8 @@ class StoredLeaf(Leaf):
 
     def sync(self) -> None:
         """See `Node`."""
+        if self.dataset.writer is None:
+            return
         with suppress(NotFound):  # what has gone needs nothing
             self.dataset.writing.sync_folder(parent_of(self.stored.path))
 

@@ -5,7 +5,7 @@ views on the way to it, and perhaps an order. Views narrow scopes; real folder n
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pyroaring import BitMap
@@ -128,8 +128,7 @@ class Scope:
         def compute() -> dict[str, Datafile | None]:
             members = index.members(self.folder, self.queries)
             ordered = order.sort(members, lambda datafile: path_bytes(datafile.path))
-            digits = max(_LEAST_DIGITS, len(str(len(ordered))))
-            return {f"{number:0{digits}}_{datafile.name}": datafile for number, datafile in enumerate(ordered, 1)}
+            return dict(zip(numbered_names(ordered), ordered, strict=True))
 
         return index.cached(("order", self.folder, self.queries, order), compute, hashed=self.needs_hashes)
 
@@ -149,6 +148,12 @@ class Scope:
         if self.order is not None:
             return next(name for name, shown in self.children().items() if shown is datafile)
         return os.path.relpath(datafile.path, self.folder) if self.folder else datafile.path
+
+
+def numbered_names(ordered: Sequence[Datafile]) -> list[str]:
+    """Return the names of datafiles in a flat view: their place in the order, and their basename."""
+    digits = max(_LEAST_DIGITS, len(str(len(ordered))))
+    return [f"{number:0{digits}}_{datafile.name}" for number, datafile in enumerate(ordered, 1)]
 
 
 def _leads_to(folder: Folder, rows: BitMap) -> bool:

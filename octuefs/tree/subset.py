@@ -250,5 +250,5 @@ class SubsetDirectory(ScopeDirectory):
         try:
             check_settable(self.scope, self.path)
         except NotPermitted as refusal:
-            return Moving(path, refusal=refusal)
-        return Moving(path, self.scope.queries)
+            return Moving(self.dataset, path, refusal=refusal)
+        return Moving(self.dataset, path, self.scope.queries)

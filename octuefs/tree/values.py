@@ -4,14 +4,14 @@ A folder that is made in them is a value that files may get, a folder that is re
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pyroaring import BitMap
 
 from octuefs.datafile import Datafile
 from octuefs.dataset import Queries
-from octuefs.errors import AlreadyExists, BadValue, NotEmpty, NotPermitted
+from octuefs.errors import AlreadyExists, BadValue, CrossDevice, NotEmpty, NotPermitted
 from octuefs.index import Query
 from octuefs.model.changes import MetadataChange
 from octuefs.model.fields import parse_labels
@@ -27,7 +27,7 @@ from octuefs.tree.view import View, encoded
 from octuefs.writing.base import Caller
 
 
-class _Settable(View):
+class _Settable(View[str]):
     """What changes in such folders, and in `by-tag/`, have in common."""
 
     def check_changeable(self) -> None:
@@ -38,6 +38,8 @@ class _Settable(View):
 
     def check_same_folder(self, moving: Moving, name: str) -> None:
         """Refuse what does not come from this very folder."""
+        if moving.dataset is not self.scope.dataset:
+            raise CrossDevice(f"{self.child_path(name)}: it belongs to another dataset, so it can only be copied")
         source = moving.index_folder
         if not (isinstance(source, type(self)) and source.place == self.place):
             raise NotPermitted(
@@ -94,12 +96,22 @@ class _Values(_Settable):
     def value_of(self, query: Query) -> str | None:
         """Return the value that a condition of this folder asks for, None where it is not of this folder."""
 
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        values = alternatives(name)
-        if not self.occurs(self.table, values) and not (len(values) == 1 and self._shows(values[0])):
-            raise self.missing(name)
+    @classmethod
+    def values(cls, name: str) -> Sequence[str]:
+        """See `View`."""
+        return alternatives(name)
+
+    def present(self, values: Sequence[str]) -> Sequence[str]:
+        """See `View`."""
+        occurring = self.among(self.table, values)
+        return values if not occurring and len(values) == 1 and self._shows(values[0]) else occurring
+
+    def chosen(self, name: str, values: Sequence[str]) -> Node:
+        """See `View`."""
         return self.narrowed(name, self.condition(values))
+
+    def _occurs(self, value: str) -> bool:
+        return bool(self.among(self.table, [value]))
 
     def _queries(self, value: str) -> Queries:
         return (*self.scope.queries, self.condition([value]))
@@ -124,7 +136,7 @@ class _Values(_Settable):
         """See `Node`: the value is shown from now on."""
         self.check_changeable()
         value = self._new(name)
-        if self.occurs(self.table, [value]) or self._shows(value):
+        if self._occurs(value) or self._shows(value):
             raise AlreadyExists(f"{self.child_path(name)} is there already")
         self.context.shown.add(self._queries(value), self.scope.folder)
 
@@ -132,7 +144,7 @@ class _Values(_Settable):
         """See `Node`: the value is shown no more."""
         self.check_changeable()
         value, shown = self._single(name), self.context.shown
-        if self.occurs(self.table, [value]) or shown.below(self._queries(value), self.scope.folder):
+        if self._occurs(value) or shown.below(self._queries(value), self.scope.folder):
             raise NotEmpty(f"{self.child_path(name)}: files have this value")
         if not self._shows(value):
             raise self.missing(name)
@@ -142,9 +154,9 @@ class _Values(_Settable):
         """See `Node`."""
         self.check_changeable()
         value = self._single(name)
-        if not self.occurs(self.table, [value]) and not self._shows(value):
+        if not self._occurs(value) and not self._shows(value):
             raise self.missing(name)
-        return Moving(self.scope.folder, index_folder=self, value=value)
+        return Moving(self.scope.dataset, self.scope.folder, index_folder=self, value=value)
 
     def take(self, moving: Moving, name: str, *, replace: bool) -> None:
         """See `Node`: the files that have one value get another."""
@@ -154,7 +166,7 @@ class _Values(_Settable):
         old, new = moving.value, self._new(name)
         if old == new:
             return
-        has_files = self.occurs(self.table, [new]) or bool(shown.below(self._queries(new), scope.folder))
+        has_files = self._occurs(new) or bool(shown.below(self._queries(new), scope.folder))
         self.check_free(name, has_files=has_files, shows=self._shows(new), replace=replace)
         members = self.index.members(scope.folder, self._queries(old))
         change = self.replacement(old, new)
@@ -208,10 +220,17 @@ class ByTag(_Settable):
         table = self.index.by_tag.get(key)
         return table is not None and bool(self.occurring(table))
 
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        if not self._occurs(name) and name not in self._remembered():
-            raise self.missing(name)
+    @classmethod
+    def values(cls, name: str) -> Sequence[str]:
+        """See `View`: the name is the key."""
+        return [name]
+
+    def present(self, values: Sequence[str]) -> Sequence[str]:
+        """See `View`."""
+        return [key for key in values if self._occurs(key) or key in self._remembered()]
+
+    def chosen(self, name: str, values: Sequence[str]) -> Node:
+        """See `View`."""
         return ByTagValue(self.scope, self.child_path(name), self.context, negated=self.negated, key=name)
 
     def _check_key(self, name: str) -> TagPath:
@@ -249,7 +268,7 @@ class ByTag(_Settable):
         self.check_changeable()
         if not self._occurs(name) and name not in self._remembered():
             raise self.missing(name)
-        return Moving(self.scope.folder, index_folder=self, value=name)
+        return Moving(self.scope.dataset, self.scope.folder, index_folder=self, value=name)
 
     def take(self, moving: Moving, name: str, *, replace: bool) -> None:
         """See `Node`: the tag of the files that have one gets another key."""

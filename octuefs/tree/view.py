@@ -1,15 +1,17 @@
 """What all index folders have in common: `by-label/`, `by-tag/<key>/`, `not/`, `filter/` and the like.
 
 They hold only their values. Looking one up narrows the scope of the directory D that the view stands in and leads to a
-directory of that scope.
+directory of that scope. It takes three steps, for a view over several datasets (`combined_views.py`) asks many such
+folders: what a name stands for (`values`), which of that occurs in D (`present`), and where it leads (`chosen`).
 """
 
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import ClassVar, Generic, TypeVar
 
 from pyroaring import BitMap
 
-from octuefs.errors import NotFound, NotPermitted
+from octuefs.errors import BadValue, NotFound, NotPermitted
 from octuefs.index import Index, Query
 from octuefs.stores.writing import Times
 from octuefs.tree.context import Context
@@ -19,9 +21,14 @@ from octuefs.tree.scope import Scope
 from octuefs.tree.virtual import made_directory
 from octuefs.writing.base import Caller, OpenFile
 
+V = TypeVar("V")
 
-class View(Branch):
+
+class View(Branch, Generic[V]):
     """An index folder in directory D, at `path` in the mount. `negated` turns what it leads to into the rest of D."""
+
+    open_ended: ClassVar[bool] = False
+    """True where every value that can be written exists, be anything behind it or not."""
 
     def __init__(self, scope: Scope, path: str, context: Context, *, negated: bool) -> None:
         """`scope` is D's; `context` makes the directories of narrower ones."""
@@ -29,6 +36,10 @@ class View(Branch):
         self.path = path
         self.context = context
         self.negated = negated
+
+    def check_writable(self) -> None:
+        """See `Node`."""
+        self.scope.dataset.check_writable()
 
     def attributes(self) -> Attributes:
         """See `Node`."""
@@ -47,9 +58,31 @@ class View(Branch):
         """See `Node`."""
         return [DirectoryEntry(name, virtual_inode(f"{self.path}/{name}"), self.leads_to) for name in self.names()]
 
+    @classmethod
+    def values(cls, name: str) -> Sequence[V]:
+        """Return the values that a name stands for; any of them is meant, or all, as the folder has it.
+
+        :raise BadValue: with the reason, where it can stand for none
+        """
+        raise NotImplementedError
+
+    def present(self, values: Sequence[V]) -> Collection[V]:
+        """Return those that exist here: they occur in D, or a program has made them."""
+        return values
+
+    def chosen(self, name: str, values: Sequence[V]) -> Node:
+        """Return what a name leads to, given its values, whether they exist here or not."""
+        raise NotImplementedError
+
     def lookup(self, name: str) -> Node:
         """See `Node`."""
-        raise self.missing(name)
+        try:
+            values = self.values(name)
+        except BadValue as error:
+            raise NotFound(f"{self.child_path(name)}: {error}") from None
+        if not values or not set(values) <= set(self.present(values)):
+            raise self.missing(name)
+        return self.chosen(name, values)
 
     def child_path(self, name: str) -> str:
         """Return the path in the mount of a name here."""
@@ -69,10 +102,10 @@ class View(Branch):
         here = self.rows()
         return [key for key, rows in list(table.items()) if rows.intersect(here)]
 
-    def occurs(self, table: dict[str, BitMap], keys: Sequence[str]) -> bool:
-        """Say whether there are keys and each of them occurs in D."""
+    def among(self, table: dict[str, BitMap], keys: Sequence[str]) -> list[str]:
+        """Return those of some keys of an index table that occur in D."""
         here = self.rows()
-        return bool(keys) and all(key in table and table[key].intersect(here) for key in keys)
+        return [key for key in keys if key in table and table[key].intersect(here)]
 
     def rows(self) -> BitMap:
         """Return the rows of the datafiles in D."""

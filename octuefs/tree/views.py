@@ -5,14 +5,15 @@ does.
 """
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date
+from typing import Any
 
 from octuefs.datafile import Datafile
-from octuefs.errors import BadValue, NotFound, NotUnique
-from octuefs.model.filters import parse_filters
+from octuefs.errors import BadValue, NotUnique
+from octuefs.model.filters import Filter, parse_filters
 from octuefs.model.hashes import from_url_safe, url_safe
-from octuefs.model.ordering import parse_ordering
+from octuefs.model.ordering import Ordering, parse_ordering
 from octuefs.model.viewnames import decode_extension, decode_name, encode_extension
 from octuefs.tree.context import Context
 from octuefs.tree.node import DirectoryEntry, Node
@@ -23,23 +24,29 @@ from octuefs.tree.values import ByLabel, ByTag
 from octuefs.tree.view import View, encoded
 
 
-class ByExtension(View):
+class ByExtension(View[str]):
     """`by-ext/<extension>[,...]/`."""
 
     def names(self) -> Iterable[str]:
         """See `View`."""
         return encoded(self.occurring(self.index.by_extension), encode_extension)
 
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        extensions = [decode_extension(part) for part in name.split(",") if part]
-        if not self.occurs(self.index.by_extension, extensions):
-            raise self.missing(name)
-        return self.narrowed(name, HasExtension(frozenset(extensions)))
+    @classmethod
+    def values(cls, name: str) -> Sequence[str]:
+        """See `View`."""
+        return [decode_extension(part) for part in name.split(",") if part]
+
+    def present(self, values: Sequence[str]) -> Sequence[str]:
+        """See `View`."""
+        return self.among(self.index.by_extension, values)
+
+    def chosen(self, name: str, values: Sequence[str]) -> Node:
+        """See `View`."""
+        return self.narrowed(name, HasExtension(frozenset(values)))
 
 
-class ByDate(View):
-    """`by-date/<YYYY>/<MM>/<DD>/`, one class for the three levels: `chosen` holds the levels above."""
+class ByDate(View[str]):
+    """`by-date/<YYYY>/<MM>/<DD>/`, one class for the three levels: `above` holds the levels above."""
 
     def __init__(
         self,
@@ -48,55 +55,63 @@ class ByDate(View):
         context: Context,
         *,
         negated: bool,
-        chosen: tuple[frozenset[int], ...] = (),
+        above: tuple[frozenset[int], ...] = (),
     ) -> None:
         super().__init__(scope, path, context, negated=negated)
-        self.chosen = chosen
+        self.above = above
 
     def _dates(self) -> Iterable[date]:
         here = self.rows()
         for day, rows in list(self.index.by_date.items()):
-            chosen = all(part in parts for part, parts in zip(_parts(day), self.chosen, strict=False))
+            chosen = all(part in parts for part, parts in zip(_parts(day), self.above, strict=False))
             if chosen and rows.intersect(here):
                 yield day
 
     def names(self) -> Iterable[str]:
         """See `View`."""
-        level = len(self.chosen)
+        level = len(self.above)
         return sorted({_part_name(level, _parts(day)[level]) for day in self._dates()})
 
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        level = len(self.chosen)
-        parts = [part for part in name.split(",") if part]
-        if not parts or not set(parts) <= set(self.names()):
-            raise self.missing(name)
-        chosen = (*self.chosen, frozenset(int(part) for part in parts))
-        if level == 2:
+    @classmethod
+    def values(cls, name: str) -> Sequence[str]:
+        """See `View`."""
+        return [part for part in name.split(",") if part]
+
+    def present(self, values: Sequence[str]) -> Collection[str]:
+        """See `View`."""
+        return set(values).intersection(self.names())
+
+    def chosen(self, name: str, values: Sequence[str]) -> Node:
+        """See `View`."""
+        chosen = (*self.above, frozenset(int(part) for part in values))
+        if len(chosen) == 3:
             return self.narrowed(name, HasDate(*chosen))
-        return ByDate(self.scope, self.child_path(name), self.context, negated=self.negated, chosen=chosen)
+        return ByDate(self.scope, self.child_path(name), self.context, negated=self.negated, above=chosen)
 
 
-class ByHash(View):
+class ByHash(View[str]):
     """`by-hash/<hash>[,...]/`, in the URL-safe alphabet."""
 
     def names(self) -> Iterable[str]:
         """See `View`."""
         return sorted({url_safe(datafile.hash_value) for datafile in self.scope.hashed_members()})
 
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        try:
-            hashes = [from_url_safe(part) for part in name.split(",") if part]
-        except BadValue:
-            raise self.missing(name) from None
+    @classmethod
+    def values(cls, name: str) -> Sequence[str]:
+        """See `View`."""
+        return [from_url_safe(part) for part in name.split(",") if part]
+
+    def present(self, values: Sequence[str]) -> Sequence[str]:
+        """See `View`."""
         self.scope.hashed_members()
-        if not self.occurs(self.index.by_hash, hashes):
-            raise self.missing(name)
-        return self.narrowed(name, HasHash(frozenset(hashes)))
+        return self.among(self.index.by_hash, values)
+
+    def chosen(self, name: str, values: Sequence[str]) -> Node:
+        """See `View`."""
+        return self.narrowed(name, HasHash(frozenset(values)))
 
 
-class ById(View):
+class ById(View[str]):
     """`by-id/<uuid>`: the datafile itself."""
 
     @property
@@ -134,9 +149,24 @@ class ById(View):
             for shown in [DatafileNode(dataset, datafiles[0], in_view=True).shown]
         ]
 
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        datafiles = self._by_id().get(name.lower())
+    @classmethod
+    def values(cls, name: str) -> Sequence[str]:
+        """See `View`."""
+        return [name.lower()]
+
+    def present(self, values: Sequence[str]) -> Sequence[str]:
+        """See `View`."""
+        table = self._by_id()
+        return [datafile_id for datafile_id in values if datafile_id in table]
+
+    def chosen(self, name: str, values: Sequence[str]) -> Node:
+        """See `View`.
+
+        :raise NotFound: where it is not here after all
+        :raise NotUnique: where several datafiles have the ID
+        """
+        (datafile_id,) = values
+        datafiles = self._by_id().get(datafile_id)
         if not datafiles:
             raise self.missing(name)
         if len(datafiles) > 1:
@@ -144,39 +174,53 @@ class ById(View):
         return DatafileNode(self.scope.dataset, datafiles[0], in_view=True)
 
 
-class FilterView(View):
+class FilterView(View[Filter]):
     """`filter/<expression>[,...]/`; lists nothing, for its names have no end."""
 
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        try:
-            filters = parse_filters(name)
-        except BadValue as error:
-            raise NotFound(f"{self.child_path(name)}: {error}") from None
-        return self.narrowed(name, Satisfies(filters))
+    open_ended = True
+
+    @classmethod
+    def values(cls, name: str) -> Sequence[Filter]:
+        """See `View`."""
+        return parse_filters(name)
+
+    def chosen(self, name: str, values: Sequence[Filter]) -> Node:
+        """See `View`."""
+        return self.narrowed(name, Satisfies(tuple(values)))
 
 
-class OrderView(View):
+class OrderView(View[Ordering]):
     """`order-by/<attribute>/` and `order-by/-<attribute>/`; lists nothing."""
 
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        try:
-            order = parse_ordering(decode_name(name))
-        except BadValue as error:
-            raise NotFound(f"{self.child_path(name)}: {error}") from None
+    open_ended = True
+
+    @classmethod
+    def values(cls, name: str) -> Sequence[Ordering]:
+        """See `View`."""
+        return [parse_ordering(decode_name(name))]
+
+    def chosen(self, name: str, values: Sequence[Ordering]) -> Node:
+        """See `View`."""
+        (order,) = values
         return self.context.directory(self.scope.ordered(order), self.child_path(name))
 
 
-class NotView(View):
+class NotView(View[str]):
     """`not/<view>/...`; lists nothing."""
 
-    def lookup(self, name: str) -> Node:
-        """See `Node`."""
-        kind = NEGATABLE.get(name)
-        if kind is None:
-            raise NotFound(f"{self.child_path(name)}: `not` is followed by one of {', '.join(NEGATABLE)}")
-        return kind(self.scope, self.child_path(name), self.context, negated=not self.negated)
+    open_ended = True
+
+    @classmethod
+    def values(cls, name: str) -> Sequence[str]:
+        """See `View`: the name of the next view."""
+        if name not in NEGATABLE:
+            raise BadValue(f"`not` is followed by one of {', '.join(NEGATABLE)}")
+        return [name]
+
+    def chosen(self, name: str, values: Sequence[str]) -> Node:
+        """See `View`."""
+        (view,) = values
+        return NEGATABLE[view](self.scope, self.child_path(name), self.context, negated=not self.negated)
 
 
 def _parts(day: date) -> tuple[int, int, int]:
@@ -187,7 +231,7 @@ def _part_name(level: int, part: int) -> str:
     return f"{part:0{4 if level == 0 else 2}}"
 
 
-VIEWS: dict[str, type[View]] = {
+VIEWS: dict[str, type[View[Any]]] = {
     "by-label": ByLabel,
     "by-ext": ByExtension,
     "by-tag": ByTag,
@@ -200,4 +244,6 @@ VIEWS: dict[str, type[View]] = {
 }
 """The index folders of every directory, by name."""
 
-NEGATABLE: dict[str, type[View]] = {name: kind for name, kind in VIEWS.items() if name not in ("by-id", "order-by")}
+NEGATABLE: dict[str, type[View[Any]]] = {
+    name: kind for name, kind in VIEWS.items() if name not in ("by-id", "order-by")
+}

@@ -2,18 +2,41 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
-from octuefs.dataset import Dataset
+from octuefs.datafile import Datafile
 from octuefs.errors import NotFound, NotUnique
 from octuefs.model.paths import path_bytes
 from octuefs.stores.base import ByteSource
 from octuefs.tree.node import Attributes, Leaf, blocks_of, virtual_inode
-from octuefs.tree.scope import Scope
+
+T = TypeVar("T")
 
 HASH_LINE_BYTES = 9
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
+
+
+class Ground(Protocol):
+    """What virtual files and folders are made of: a dataset, or several together."""
+
+    @property
+    def owner(self) -> tuple[int, int, int]:
+        """Whose they are, and the permission bits of folders: uid, gid, mode."""
+        ...
+
+    @property
+    def changed_ns(self) -> int:
+        """When it changed last, in nanoseconds since the epoch."""
+        ...
+
+    def check_writable(self) -> None:
+        """Refuse changes where it is only read.
+
+        :raise ReadOnly: with the reason
+        """
+        ...
 
 
 class TextSource:
@@ -44,15 +67,19 @@ class TextSource:
 class VirtualLeaf(Leaf):
     """What virtual files have in common: the owner of the dataset's root, and the time of the last change."""
 
-    def __init__(self, dataset: Dataset, path: str) -> None:
+    def __init__(self, ground: Ground, path: str) -> None:
         """`path` is the path in the mount: it gives the inode number."""
-        self.dataset = dataset
+        self.ground = ground
         self.path = path
+
+    def check_writable(self) -> None:
+        """See `Node`."""
+        self.ground.check_writable()
 
     def made_attributes(self, mode: int, size: int) -> Attributes:
         """Return attributes for a virtual file of this mode (with its type) and size."""
-        uid, gid, _ = owner_of(self.dataset)
-        changed_ns = self.dataset.index.changed_ns
+        uid, gid, _ = self.ground.owner
+        changed_ns = self.ground.changed_ns
         return Attributes(
             inode=virtual_inode(self.path),
             mode=mode,
@@ -70,7 +97,7 @@ class TextNode(VirtualLeaf):
 
     def __init__(
         self,
-        dataset: Dataset,
+        ground: Ground,
         path: str,
         render: Callable[[], bytes],
         *,
@@ -78,13 +105,13 @@ class TextNode(VirtualLeaf):
         volatile: bool = True,
         permissions: int = 0o444,
         is_ours: bool = False,
-        control: Callable[[bytes], None] | None = None,
+        control: Callable[[bytes], object] | None = None,
     ) -> None:
         """`size` tells the text's length in bytes where that is cheaper than making it.
 
         `is_ours` makes it belong to who mounted, not to the owner of the dataset.
         """
-        super().__init__(dataset, path)
+        super().__init__(ground, path)
         self._is_ours = is_ours
         self._render = render
         self._size = size
@@ -111,9 +138,10 @@ class TextNode(VirtualLeaf):
 class OneNode(VirtualLeaf):
     """`.one`: a link to the only datafile of a directory."""
 
-    def __init__(self, scope: Scope, path: str) -> None:
-        super().__init__(scope.dataset, path)
-        self._target = _only_member(scope)
+    def __init__(self, ground: Ground, path: str, target: str) -> None:
+        """`target` is its path from the directory."""
+        super().__init__(ground, path)
+        self._target = target
 
     def attributes(self) -> Attributes:
         """See `Node`."""
@@ -128,10 +156,10 @@ class OneNode(VirtualLeaf):
         return self._target
 
 
-def made_directory(dataset: Dataset, path: str) -> Attributes:
+def made_directory(ground: Ground, path: str) -> Attributes:
     """Return the attributes of an invented directory at a path of the mount; it looks like the root."""
-    uid, gid, permissions = owner_of(dataset)
-    changed_ns = dataset.index.changed_ns
+    uid, gid, permissions = ground.owner
+    changed_ns = ground.changed_ns
     return Attributes(
         inode=virtual_inode(path),
         mode=stat.S_IFDIR | permissions,
@@ -144,13 +172,26 @@ def made_directory(dataset: Dataset, path: str) -> Attributes:
     )
 
 
-def owner_of(dataset: Dataset) -> tuple[int, int, int]:
-    """Return uid, gid and permission bits of the dataset's root."""
-    info = dataset.root_info
-    return info.uid, info.gid, stat.S_IMODE(info.mode)
+class Shows(Protocol):
+    """What a directory shows: a scope of a dataset, or of several."""
+
+    def set_hash(self) -> str:
+        """Return the hash of the set of datafiles in and below it.
+
+        :raise OctuefsError: where one cannot be read
+        """
+        ...
+
+    def hashed_members(self) -> Sequence[Datafile]:
+        """Return these datafiles, with their hashes known, or raise likewise."""
+        ...
+
+    def shown_paths(self) -> Iterable[tuple[str, Datafile]]:
+        """Yield the path from the directory of each, and the datafile."""
+        ...
 
 
-def hash_text(scope: Scope) -> bytes:
+def hash_text(scope: Shows) -> bytes:
     """Return the text of `.hash`."""
     return f"{scope.set_hash()}\n".encode()
 
@@ -161,7 +202,7 @@ def _escaped(path: str) -> tuple[str, str]:
     return ("\\" if escaped != path else ""), escaped
 
 
-def hashes_text(scope: Scope) -> bytes:
+def hashes_text(scope: Shows) -> bytes:
     """Return the text of `.hashes`: hash, two spaces, path, sorted by the path's bytes."""
     scope.hashed_members()
     lines = sorted(
@@ -173,7 +214,7 @@ def hashes_text(scope: Scope) -> bytes:
     )
 
 
-def hashes_size(scope: Scope) -> int:
+def hashes_size(scope: Shows) -> int:
     """Return the length of `.hashes` without computing a hash."""
     total = 0
     for path, _ in scope.shown_paths():
@@ -182,10 +223,14 @@ def hashes_size(scope: Scope) -> int:
     return total
 
 
-def _only_member(scope: Scope) -> str:
-    members = scope.members()
+def only_one(members: Sequence[T]) -> T:
+    """Return the one that `.one` leads to, of all datafiles in and below a directory.
+
+    :raise NotFound: for none
+    :raise NotUnique: for several
+    """
     if not members:
         raise NotFound(".one: no datafile is here")
     if len(members) > 1:
         raise NotUnique(f".one: {len(members)} datafiles are here")
-    return scope.shown_path(members[0])
+    return members[0]

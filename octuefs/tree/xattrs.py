@@ -59,10 +59,10 @@ _OF_DATASET: _Table[Dataset] = {
     "labels": lambda dataset: _labels(_stored(dataset).labels),
     "tags": lambda dataset: _tags(_stored(dataset).tags),
     "metadata_hash": lambda dataset: dataset.metadata_hash,
-    "cloud_path": lambda dataset: str(dataset.location) if dataset.in_cloud else None,
-    "local_path": lambda dataset: None if dataset.in_cloud else str(dataset.location),
-    "exists_in_cloud": lambda dataset: _truth(dataset.in_cloud),
-    "exists_locally": lambda dataset: _truth(not dataset.in_cloud),
+    "cloud_path": lambda dataset: str(dataset.location) if dataset.location.in_cloud else None,
+    "local_path": lambda dataset: None if dataset.location.in_cloud else str(dataset.location),
+    "exists_in_cloud": lambda dataset: _truth(dataset.location.in_cloud),
+    "exists_locally": lambda dataset: _truth(not dataset.location.in_cloud),
 }
 
 _OF_DIRECTORY: _Table[Scope] = {
@@ -75,7 +75,11 @@ DATAFILE_NAMES = tuple(PREFIX + name for name in _OF_DATAFILE)
 DIRECTORY_NAMES = tuple(PREFIX + name for name in (*_OF_DATASET, *_OF_DIRECTORY))
 
 
-def _value(tables: list[tuple[_Table[Any], Any]], tags: Mapping[str, Any], name: str) -> bytes:
+def value_in(tables: list[tuple[_Table[Any], Any]], tags: Mapping[str, Any], name: str) -> bytes:
+    """Return one of Octue's attributes, by its full name: from tables, each with its subject, or from tags.
+
+    :raise NoAttribute: where it is not set
+    """
     key = name.removeprefix(PREFIX)
     text: str | None = None
     for table, subject in tables:
@@ -105,7 +109,7 @@ def datafile_xattr(dataset: Dataset, datafile: Datafile, name: str) -> bytes:
     :raise NoAttribute: where it is not set
     """
     if name.startswith(PREFIX):
-        return _value([(_OF_DATAFILE, (dataset, datafile))], datafile.tags, name)
+        return value_in([(_OF_DATAFILE, (dataset, datafile))], datafile.tags, name)
     return foreign_xattr(dataset, datafile.path, name)
 
 
@@ -116,10 +120,10 @@ def directory_xattr(scope: Scope, name: str) -> bytes:
     """
     if name.startswith(PREFIX):
         if is_root(scope):
-            return _value([(_OF_DATASET, scope.dataset), (_OF_DIRECTORY, scope)], _stored(scope.dataset).tags, name)
-        return _value([(_OF_DIRECTORY, scope)], {}, name)
+            return value_in([(_OF_DATASET, scope.dataset), (_OF_DIRECTORY, scope)], _stored(scope.dataset).tags, name)
+        return value_in([(_OF_DIRECTORY, scope)], {}, name)
     if scope.is_view:
-        raise _foreign_refusal(name)
+        raise foreign_refusal(name)
     return foreign_xattr(scope.dataset, scope.folder, name)
 
 
@@ -161,7 +165,7 @@ def foreign_xattr(dataset: Dataset, path: str, name: str) -> bytes:
     if name.startswith(PREFIX):
         raise NoAttribute(f"{name} is not set")
     if dataset.in_cloud or not name.startswith("user."):
-        raise _foreign_refusal(name)
+        raise foreign_refusal(name)
     return dataset.store.get_xattr(path, name)
 
 
@@ -275,7 +279,8 @@ def _check_flags(flags: int, name: str, get: Callable[[], bytes]) -> None:
             raise AlreadyExists(f"{name} is set already")
 
 
-def _foreign_refusal(name: str) -> NoAttribute | Unsupported:
+def foreign_refusal(name: str) -> NoAttribute | Unsupported:
+    """Return the error of who asks for an attribute that is not ours where none is kept."""
     if name.startswith(("security.", "trusted.")):
         return NoAttribute(f"{name} is not set")
     return Unsupported(f"{name}: attributes of this name cannot be kept here")

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from contract.places import Folder, Place, Prefix, Proxy
+from contract.places import Folder, Linked, Listed, Place, Prefix, Proxy, Shared
 
 from octuefs.stores import beneath
 from support.gcs import Bucket
@@ -27,12 +27,33 @@ def prefix(bucket: Bucket) -> Iterator[Prefix]:
     place.store.close()
 
 
-@pytest.fixture(params=["folder", "folder, walked", "bucket"])
-def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Place:
+LISTS = {
+    "listed folder": (Listed, "folder"),
+    "listed bucket": (Listed, "prefix"),
+    "listed links": (Linked, "prefix"),
+    "shared": (Shared, "prefix"),
+}
+
+
+@pytest.fixture(params=["folder", "folder, walked", "bucket", *LISTS])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Each kind of place; a folder also as on systems without openat2(2)."""
     if request.param == "folder, walked":
         monkeypatch.setattr(beneath, "use_openat2", False)
-    place: Place = request.getfixturevalue("prefix" if request.param == "bucket" else "folder")
+    if request.param not in LISTS:
+        yield request.getfixturevalue("prefix" if request.param == "bucket" else "folder")
+        return
+    kind, files = LISTS[request.param]
+    listed = kind(request.getfixturevalue(files))
+    yield listed
+    listed.close()
+
+
+@pytest.fixture
+def place_with_folders(place: Place) -> Place:
+    """Each kind of place where folders stand by themselves."""
+    if not place.keeps_folders:
+        pytest.skip("folders are only implied in a list of files")
     return place
 
 

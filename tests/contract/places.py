@@ -1,5 +1,6 @@
-"""The places that the contract of stores is tested on: a folder, and a bucket of a real server."""
+"""The places that the contract of stores is tested on: a folder, a bucket of a real server, and lists of files."""
 
+import json
 import threading
 import urllib.error
 import urllib.request
@@ -7,19 +8,29 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
-from octuefs.model.paths import CloudLocation, LocalLocation
+from octuefs.model.listed_files import FileEntry, place_files
+from octuefs.model.paths import SIGNED_METADATA_NAME, CloudLocation, LocalLocation, Location, UrlLocation
 from octuefs.stores.base import Store
 from octuefs.stores.gcs import GcsStore
+from octuefs.stores.listed import ListedStore
 from octuefs.stores.local import LocalStore
+from octuefs.stores.signed_http import SignedLinks
+from octuefs.stores.signed_url import SignedUrlStore
 from support.gcs import Bucket
 
 
 class Place(Protocol):
     """A dataset that a test fills as other programs would, and the store that is tested on it."""
 
-    store: Store
+    keeps_folders: bool
+    """Whether folders stand by themselves; else files imply them."""
+    keeps_hashes: bool
+    """Whether the store knows what its files' bytes hash to."""
 
+    @property
+    def store(self) -> Store: ...
     def put(self, path: str, data: bytes = b"") -> None: ...
     def put_folder(self, path: str) -> None: ...
     def remove(self, path: str) -> None: ...
@@ -28,6 +39,8 @@ class Place(Protocol):
 
 class Folder:
     """A dataset in a local folder."""
+
+    keeps_folders, keeps_hashes = True, False
 
     def __init__(self, path: Path) -> None:
         self.path = path / "dataset"
@@ -51,6 +64,8 @@ class Folder:
 class Prefix:
     """A dataset in a bucket, under `data/`."""
 
+    keeps_folders, keeps_hashes = True, True
+
     prefix = "data"
 
     def __init__(self, bucket: Bucket, endpoint: str | None = None) -> None:
@@ -69,6 +84,89 @@ class Prefix:
 
     def missing(self) -> GcsStore:
         return GcsStore(CloudLocation(f"{self.bucket.name}-missing", ""), endpoint=self.endpoint)
+
+
+class Listed:
+    """A dataset that lists all files of another place, each by where it is; the store is of the list as it is now."""
+
+    keeps_folders = False
+
+    def __init__(self, files: Folder | Prefix) -> None:
+        self.files = files
+        self.keeps_hashes = files.keeps_hashes
+        self._store: Store | None = None
+
+    @property
+    def location(self) -> Location:
+        return self.files.store.location
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            self._store = self.opened(self.paths())
+        return self._store
+
+    def paths(self) -> list[str]:
+        if isinstance(self.files, Folder):
+            return [str(path) for path in self.files.path.rglob("*") if path.is_file()]
+        return [f"{self.files.bucket.url}/{item['name']}" for item in self.files.bucket.list()]
+
+    def opened(self, paths: list[str]) -> Store:
+        return ListedStore(
+            self.location,
+            place_files(str(self.location), [FileEntry(path) for path in paths]),
+            open_folder=LocalStore,
+            open_bucket=lambda location: GcsStore(location, endpoint=getattr(self.files, "endpoint", None)),
+            open_links=SignedLinks,
+        )
+
+    def put(self, path: str, data: bytes = b"") -> None:
+        self.files.put(path, data)
+        self.close()
+
+    def put_folder(self, path: str) -> None:
+        """Nothing stands for a folder in a list."""
+
+    def remove(self, path: str) -> None:
+        self.files.remove(path)
+        self.close()
+
+    def missing(self) -> Store:
+        return self.opened([f"{self.location}/missing"])
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+        self._store = None
+
+
+class Linked(Listed):
+    """The same with the signed URLs of a bucket's objects."""
+
+    def __init__(self, files: Prefix) -> None:
+        super().__init__(files)
+        self._bucket = files.bucket
+        self._endpoint = files.endpoint
+
+    def url(self, name: str) -> str:
+        return f"{self._endpoint}/{self._bucket.name}/{quote(name)}?X-Goog-Signature=secret"
+
+    def paths(self) -> list[str]:
+        return [self.url(item["name"]) for item in self._bucket.list() if SIGNED_METADATA_NAME not in item["name"]]
+
+
+class Shared(Linked):
+    """A dataset that is shared by a signed URL."""
+
+    slug = f"{Prefix.prefix}/{SIGNED_METADATA_NAME}/slug"
+
+    def opened(self, paths: list[str]) -> Store:
+        document = {"id": None, "name": "shared", "path": str(self.location), "files": paths}
+        self._bucket.put(self.slug, json.dumps(document).encode())
+        return SignedUrlStore(UrlLocation(self.url(self.slug)))
+
+    def missing(self) -> Store:
+        return SignedUrlStore(UrlLocation(self.url(f"{self.slug}-missing")))
 
 
 class Proxy:

@@ -17,8 +17,8 @@ from contract.places import Prefix, Proxy
 
 from octuefs.errors import Conflict, NotFound, OctuefsError, PermissionRefused, StoreUnavailable, Unsupported, to_errno
 from octuefs.model.paths import CloudLocation
-from octuefs.stores import gcs_connect
-from octuefs.stores.base import Kind, ObjectInfo, Skipped
+from octuefs.stores import gcs_credentials
+from octuefs.stores.base import Access, Kind, ObjectInfo, Skipped
 from octuefs.stores.gcs import GcsStore
 from octuefs.stores.gcs_failures import failure
 from octuefs.stores.gcs_resource import describe, parse_time
@@ -396,7 +396,7 @@ def test_a_child_process_connects_anew(prefix: Prefix) -> None:
 def test_credentials_are_asked_for_reading_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr("google.auth.default", lambda scopes: (asked.extend(scopes), None))
-    gcs_connect._credentials()
+    gcs_credentials.credentials(Access(), gcs_credentials.READING)
     assert asked == ["https://www.googleapis.com/auth/devstorage.read_only"]
 
 
@@ -404,6 +404,8 @@ def test_a_bucket_is_never_replaced(prefix: Prefix) -> None:
     assert not prefix.store.reopen_if_replaced()
 
 
-def test_a_bucket_whose_requester_pays_is_said_to_be_unsupported() -> None:
+def test_a_bucket_whose_requester_pays_is_named_so_with_the_option() -> None:
     error = ValueError("Bad Request: Bucket is a requester pays bucket but no user project provided.")
-    assert "requester pays, which octuefs does not support yet" in str(failure(error, "gs://b/f"))
+    failed = failure(error, "gs://b/f")
+    assert isinstance(failed, PermissionRefused)
+    assert str(failed) == ("gs://b/f: whoever asks has to pay; name the project that is to pay with --billing-project")

@@ -37,13 +37,14 @@ from octuefs.errors import (
     TooBig,
 )
 from octuefs.model.paths import CloudLocation
-from octuefs.stores import gcs_connect, gcs_pieces, gcs_requests, gcs_writing
-from octuefs.stores.base import Kind, ObjectInfo
+from octuefs.stores import gcs_credentials, gcs_pieces, gcs_requests, gcs_writing
+from octuefs.stores.base import Access, Kind, ObjectInfo
 from octuefs.stores.gcs import GcsStore
 from octuefs.stores.gcs_failures import Overloaded, Unreachable, refusal
 from octuefs.stores.gcs_resource import custom_metadata_size, describe, encode_crc32c
 from octuefs.stores.writing import Body, BucketFacts, ObjectProperties, ObjectStore, Precondition, UploadState
 from support.gcs import CREDENTIALS, Bucket
+from support.keys import service_account_key
 from support.strict_gcs import StrictGcs
 
 ANY = Precondition()
@@ -1028,31 +1029,17 @@ def test_credentials_are_asked_for_what_is_wanted(
     assert filesystem.credentials.access == access
 
 
-def service_account_key() -> dict[str, str]:
-    from cryptography.hazmat.primitives.asymmetric import rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    return {
-        "type": "service_account",
-        "client_email": "someone@project.iam.gserviceaccount.com",
-        "private_key": pem,
-        "token_uri": "https://oauth2.googleapis.com/token",
-    }
-
-
 def test_a_key_file_is_used_instead_of_the_default_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setattr("google.auth.default", lambda **_: pytest.fail("the default credentials were asked for"))
     file = tmp_path / "key.json"
     file.write_text(json.dumps(service_account_key()))
-    store = GcsStore(CloudLocation("b", "p"), key_file=str(file))
+    store = GcsStore(CloudLocation("b", "p"), access=Access(key_file=str(file)))
     credentials = store._connected().credentials.credentials
     assert credentials.service_account_email == "someone@project.iam.gserviceaccount.com"
     assert credentials.scopes == ["https://www.googleapis.com/auth/devstorage.read_write"]
     file.write_text(json.dumps(CREDENTIALS))
-    assert gcs_connect._credentials("read_write", str(file)).token == "none"
+    assert gcs_credentials.credentials(Access(key_file=str(file)), gcs_credentials.WRITING).token == "none"
 
 
 @pytest.mark.parametrize(
@@ -1076,6 +1063,6 @@ def test_a_key_file_that_cannot_be_used_is_named_with_the_reason(
     if content is not None:
         file.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(PermissionRefused, match=text) as caught:
-        GcsStore(CloudLocation("b", "p"), key_file=str(file)).check()
+        GcsStore(CloudLocation("b", "p"), access=Access(key_file=str(file))).check()
     assert str(file) in str(caught.value)
     assert "secret" not in str(caught.value)

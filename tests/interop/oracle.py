@@ -14,7 +14,7 @@ from datetime import UTC, datetime, time
 
 from octue.mixins.filterable import INTERFACE_FILTERS, TYPE_FILTERS
 from octue.mixins.hashable import Hashable
-from octue.resources import Datafile, Dataset
+from octue.resources import Datafile, Dataset, Manifest
 from octue.resources.label import LabelSet
 from octue.utils.decoders import OctueJSONDecoder
 from octue.utils.encoders import OctueJSONEncoder
@@ -112,6 +112,34 @@ def relative(dataset, file):
 
 def text_of(value):
     return json.dumps(value, cls=OctueJSONEncoder)
+
+
+# --- manifests
+
+
+def describe_manifest(path):
+    """What the SDK says of the manifest in a local file."""
+    manifest = Manifest.from_file(path)
+    return {
+        "id": manifest.id,
+        "name": manifest.name,
+        "hash": manifest.hash_value,
+        "metadata_hash": manifest.metadata_hash_value,
+        "serialised": manifest.serialise(),
+        "datasets": {
+            name: {
+                "path": dataset.path,
+                "id": dataset.id,
+                "name": dataset.name,
+                "labels": sorted(map(str, dataset.labels)),
+                "tags": text_of(dict(dataset.tags)),
+                "hash": dataset.hash_value,
+                "files": sorted(file.cloud_path or file.local_path for file in dataset.files),
+                "file_labels": sorted({label for file in dataset.files for label in map(str, file.labels)}),
+            }
+            for name, dataset in manifest.datasets.items()
+        },
+    }
 
 
 # --- subsets, filters and orders

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from octuefs import cli, terminal
+from octuefs import cli_look, terminal
 from octuefs.cli import app
 from octuefs.model.hashes import encode_crc32c, extend_crc32c
 from support import mounting
@@ -116,9 +116,9 @@ def test_a_folder_that_is_not_there_is_named(command: str, tmp_path: Path, point
 
 
 @pytest.mark.parametrize("command", ["mount", "info", "hash", "ls"])
-def test_a_file_is_no_source(command: str, dataset: Path, point: Path) -> None:
+def test_a_file_that_is_no_manifest_is_no_source(command: str, dataset: Path, point: Path) -> None:
     arguments = [dataset / "a.csv", *([point] if command == "mount" else [])]
-    assert refusal(run_here(command, *arguments)) == f"{dataset}/a.csv is a file; a dataset is a folder"
+    assert refusal(run_here(command, *arguments)) == f"{dataset}/a.csv: the manifest is no JSON object"
 
 
 @pytest.mark.parametrize("command", ["mount", "info"])
@@ -134,7 +134,7 @@ def test_a_bucket_that_is_not_there_is_named(command: str, bucket: Bucket, point
     [
         ("gs://", "names no bucket; write gs://bucket/path"),
         ("gs:///path", "names no bucket; write gs://bucket/path"),
-        ("http://example.com/data", "gs://"),
+        ("ftp://example.com/data", "gs://"),
         ("s3://bucket/path", "gs://"),
         ("", "empty"),
     ],
@@ -439,7 +439,7 @@ def test_one_progress_ends_before_the_next_begins(command: str, dataset: Path, m
         yield lambda _: None
         told.append(f"{text} ends")
 
-    for module in (cli, terminal):
+    for module in (cli_look, terminal):
         monkeypatch.setattr(module, "counting", progress)
     assert run_here(command, dataset).returncode == 0
     assert told == [f"{text}, files: {event}" for text in ("reading", "hashing") for event in ("begins", "ends")]

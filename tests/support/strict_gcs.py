@@ -162,6 +162,10 @@ class StrictGcs:
         """Let a rewriteTo be done with this call of a loop over its token only."""
         self._call(lambda: setattr(self._front.peculiarities, "rewrite_calls", calls))
 
+    def requester_pays(self, project: str | None) -> None:
+        """Answer only requests that name this project as the one that pays (None: all)."""
+        self._call(lambda: setattr(self._front.peculiarities, "payer", project))
+
     def forget_sessions(self) -> None:
         """End all resumable sessions, as a week does."""
         self._call(self._front.uploads.forget_sessions)

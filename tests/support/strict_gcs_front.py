@@ -50,6 +50,8 @@ class Peculiarities:
     bucket: dict[str, Any] = field(default_factory=dict)
     has_folders: bool = False
     rewrite_calls: int = 1
+    payer: str | None = None
+    """The project that has to be named as the one that pays; None: the owner pays."""
 
 
 def describe(method: str, target: str, headers: Mapping[str, str]) -> Request:
@@ -121,6 +123,7 @@ class Front:
 
     async def answer(self, request: Request, blob: Blob) -> Answer:
         """Do what a request says; raises Refused."""
+        self._check_payer(request)
         async with self._folders.standing(moving=request.kind == "folder"):
             kind = request.kind
             if kind in ("media", "other", "bucket"):
@@ -140,6 +143,16 @@ class Front:
                 return Answer(*await self.uploads.cancel(request))
             result = await getattr(self, f"_{kind}")(request, blob)
             return Answer(204) if result is None else Answer(200, {}, json.dumps(result).encode())
+
+    def _check_payer(self, request: Request) -> None:
+        payer, named = self.peculiarities.payer, request.query.get("userProject")
+        if payer is None or request.kind == "other":
+            return
+        if named is None:
+            raise Refused(400, "required", "Bucket is a requester pays bucket but no user project provided.")
+        if named != payer:
+            words = f"someone does not have serviceusage.services.use access to the Google Cloud project {named}."
+            raise Refused(403, "forbidden", words)
 
     # --- objects
 

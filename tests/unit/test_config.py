@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from octuefs import mounts
-from octuefs.config import MountConfig, SourceConfig, check_mount, check_mount_point, check_source
+from octuefs.config import MountConfig, SourceConfig, check_apart, check_mount, check_mount_point, check_source
 from octuefs.errors import BadValue
 from octuefs.model.paths import CloudLocation, LocalLocation
 from octuefs.stores.base import Access
@@ -50,23 +50,25 @@ def test_a_mount_point_that_reaches_the_source_through_a_link_is_refused(tmp_pat
     (source / "inner").mkdir(parents=True)
     (tmp_path / "link").symlink_to(source / "inner")
     with pytest.raises(BadValue, match="lies in the source"):
-        check_mount_point(str(tmp_path / "link"), LocalLocation(str(source)))
+        check_apart(str(tmp_path / "link"), LocalLocation(str(source)))
 
 
 def test_a_mount_point_beside_the_source_with_a_longer_name_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data2").mkdir()
-    check_mount_point(str(tmp_path / "data2"), LocalLocation(str(tmp_path / "data")))
+    check_apart(str(tmp_path / "data2"), LocalLocation(str(tmp_path / "data")))
+    check_mount_point(str(tmp_path / "data2"))
 
 
 def test_a_mount_point_above_its_source_is_refused_because_it_is_not_empty(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     with pytest.raises(BadValue, match="not empty"):
-        check_mount_point(str(tmp_path), LocalLocation(str(tmp_path / "source")))
+        check_mount_point(str(tmp_path))
 
 
 def test_an_empty_folder_takes_a_cloud_source(tmp_path: Path) -> None:
-    check_mount_point(str(tmp_path), CloudLocation("bucket", "path"))
+    check_apart(str(tmp_path), CloudLocation("bucket", "path"))
+    check_mount_point(str(tmp_path))
 
 
 # --- mountinfo

@@ -55,6 +55,12 @@ def test_what_is_no_request_is_said_to_be_no_command(request_: bytes, path: Path
     assert answer == {"ok": False, "error": "not a command of this daemon"}
 
 
+def test_an_answer_may_name_a_hundred_thousand_files(path: Path) -> None:
+    files = [f"gs://bucket/a/rather/long/folder/{number:06}/data.csv" for number in range(100_000)]
+    with closing(ControlServer(path, {"dataset_at": lambda: {"files": files}})):
+        assert ask(path, "dataset_at", timeout=60)["files"] == files
+
+
 def test_a_server_that_ends_leaves_the_socket_of_the_one_that_replaced_it(path: Path) -> None:
     old = ControlServer(path, {"who": lambda: {"name": "old"}})
     new = ControlServer(path, {"who": lambda: {"name": "new"}})

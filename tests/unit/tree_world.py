@@ -86,9 +86,9 @@ class Source:
 class Disk:
     """A store in memory, as much as the tree asks of one."""
 
-    def __init__(self, *, in_cloud: bool) -> None:
+    def __init__(self, *, in_cloud: bool, name: str = "set") -> None:
         self.in_cloud = in_cloud
-        self.location = CloudLocation("bucket", "set") if in_cloud else LocalLocation("/data/set")
+        self.location = CloudLocation("bucket", name) if in_cloud else LocalLocation(f"/data/{name}")
         self.files: dict[str, bytes] = {}
         self.folders = {""}
         self.links: dict[str, str] = {}
@@ -331,39 +331,10 @@ class Kept:
             raise NotFound(name)
 
 
-class World:
-    """A mounted dataset, without a kernel: paths come in, as from a driver."""
+class Calls:
+    """System calls on paths, without a kernel, as a driver makes them."""
 
-    def __init__(self, *, in_cloud: bool = False, recursive: bool = True, views: bool = True) -> None:
-        self.disk = Disk(in_cloud=in_cloud)
-        self.index = Index()
-        self.report = Report()
-        store: Any = self.disk
-        self.keeper = Keeper(store, self.report, self.index, recursive=recursive, metadata_ttl=60.0)
-        self.dataset = Dataset(self.keeper, Hasher(store, self.index.publish_hash, None))
-        self.writer = Recorder(self.disk, self.index)
-        writer: Any = self.writer
-        self.dataset.writer = writer
-        self.kept = Kept()
-        control = ControlFiles(lambda: b"{}", lambda: b"", lambda: None, self.kept)
-        self.namespace = Namespace(self.dataset, control, views=views)
-        self.operations = Operations(self.namespace, self.report)
-
-    def close(self) -> None:
-        self.dataset.hasher.close()
-        self.keeper.close()
-
-    def put(self, path: str, *labels: str, tags: Mapping[str, Any] | None = None, id: str | None = None) -> None:
-        """Let a file stand in the dataset; its text is its path."""
-        folder = parent_of(path)
-        while folder:
-            self.disk.folders.add(folder)
-            folder = parent_of(folder)
-        self.disk.files[path] = path.encode()
-        metadata = DatafileMetadata(id=id, labels=frozenset(labels), tags=tags or {})
-        self.index.publish([self.writer.seen(path, metadata)])
-
-    # --- system calls
+    operations: Operations
 
     def node(self, path: str) -> Node:
         node: Node = self.operations.root
@@ -430,6 +401,51 @@ class World:
                 self.node(below)
                 self.rm(below)
         self.rmdir(path)
+
+
+class World(Calls):
+    """A mounted dataset, without a kernel; where it is one of several, paths are those in it."""
+
+    def __init__(
+        self,
+        *,
+        in_cloud: bool = False,
+        recursive: bool = True,
+        views: bool = True,
+        list_views: bool = False,
+        name: str = "set",
+        path: str = "",
+    ) -> None:
+        """`path` is where the dataset is in the mount; the control panel is at the root alone."""
+        self.disk = Disk(in_cloud=in_cloud, name=name)
+        self.index = Index()
+        self.report = Report()
+        store: Any = self.disk
+        self.keeper = Keeper(store, self.report, self.index, recursive=recursive, metadata_ttl=float("inf"))
+        self.dataset = Dataset(self.keeper, Hasher(store, self.index.publish_hash, None))
+        self.writer = Recorder(self.disk, self.index)
+        writer: Any = self.writer
+        self.dataset.writer = writer
+        self.kept = Kept()
+        control = ControlFiles(lambda: b"{}", lambda: b"", lambda: None, self.kept)
+        self.namespace = Namespace(
+            self.dataset, None if path else control, views=views, list_views=list_views, path=path
+        )
+        self.operations = Operations(self.namespace, self.report)
+
+    def close(self) -> None:
+        self.dataset.hasher.close()
+        self.keeper.close()
+
+    def put(self, path: str, *labels: str, tags: Mapping[str, Any] | None = None, id: str | None = None) -> None:
+        """Let a file stand in the dataset; its text is its path."""
+        folder = parent_of(path)
+        while folder:
+            self.disk.folders.add(folder)
+            folder = parent_of(folder)
+        self.disk.files[path] = path.encode()
+        metadata = DatafileMetadata(id=id, labels=frozenset(labels), tags=tags or {})
+        self.index.publish([self.writer.seen(path, metadata)])
 
     # --- what came of it
 

@@ -1,0 +1,171 @@
+"""From what a user or a manifest calls a dataset to the dataset: the right store for it, and what is known beforehand.
+
+A path is a folder of a disk, a prefix in a bucket, or the URL of a shared dataset. One with a list of files is just
+those: the folder's own where all lie in it, so that they can be written, else files wherever they are, to be read.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from octuefs.config import MountConfig, SourceConfig
+from octuefs.dataset import Dataset
+from octuefs.manifests import read_manifest
+from octuefs.model.listed_files import FileEntry, cloud_path_of_url, place_below, place_files
+from octuefs.model.manifest import DatasetEntry, Manifest
+from octuefs.model.metadata import DatasetMetadata, decode_dataset_record
+from octuefs.model.paths import CloudLocation, UrlLocation, parse_location, parse_source
+from octuefs.report import Report
+from octuefs.stores.base import Ownership, Store
+from octuefs.wiring import open_listed, open_store, unloaded_dataset
+
+_AT_ONCE = 32
+_LISTED = "its files are listed one by one, wherever they are; mount the folders that they are in to change them"
+_SHARED = "it is shared through a link, which lets files be read alone"
+
+
+def find_manifest(config: MountConfig) -> Manifest | DatasetEntry:
+    """Return what is to be mounted: the datasets of a manifest or of several sources, or one dataset.
+
+    :raise OctuefsError: where a manifest cannot be read; BadValue where it is none
+    """
+    if config.named:
+        return Manifest(None, None, {name: DatasetEntry(source) for name, source in config.named.items()})
+    return _read_manifest(config.source) or DatasetEntry(config.source.source)
+
+
+def _read_manifest(config: SourceConfig) -> Manifest | None:
+    def open_bucket(location: CloudLocation) -> Store:
+        return open_store(replace(config, source=str(location)))
+
+    return read_manifest(config.location, open_bucket)
+
+
+@contextmanager
+def open_dataset(
+    config: SourceConfig, report: Report, progress: Callable[[int], None] | None = None
+) -> Iterator[Dataset]:
+    """Give the loaded dataset of a source, for reading; `progress` is told how many files have been seen."""
+    with ExitStack() as stack:
+        yield _loaded(DatasetEntry(config.source), config, report, stack, progress)
+
+
+@contextmanager
+def open_datasets(
+    config: SourceConfig, report: Report, progress: Callable[[int], None]
+) -> Iterator[tuple[Manifest | None, dict[str, Dataset]]]:
+    """Give the manifest that a source is and its loaded datasets by name, or None and the only dataset under "".
+
+    :raise OctuefsError: where one cannot be reached
+    """
+    manifest = _read_manifest(config)
+    entries = {"": DatasetEntry(config.source)} if manifest is None else manifest.datasets
+    seen: dict[str, int] = {}
+    with ExitStack() as stack:
+
+        def load(name: str, entry: DatasetEntry) -> Dataset:
+            own = stack.enter_context(ExitStack())
+            dataset = _loaded(entry, config, report, own, lambda number: seen.update({name: number}))
+            progress(sum(list(seen.values())))
+            return dataset
+
+        with ThreadPoolExecutor(min(_AT_ONCE, max(1, len(entries)))) as threads:
+            loading = {name: threads.submit(load, name, entry) for name, entry in entries.items()}
+        yield manifest, {name: loaded.result() for name, loaded in loading.items()}
+
+
+def _loaded(
+    entry: DatasetEntry,
+    config: SourceConfig,
+    report: Report,
+    stack: ExitStack,
+    progress: Callable[[int], None] | None,
+) -> Dataset:
+    dataset = opened_entry(entry, config, report, stack)
+    dataset.keeper.load(progress)
+    if dataset.keeper.stored.outside:
+        stack.close()
+        dataset = open_listed_elsewhere(dataset, config, report, stack)
+        dataset.keeper.load(progress)
+    return dataset
+
+
+def opened_entry(
+    entry: DatasetEntry,
+    config: SourceConfig,
+    report: Report,
+    stack: ExitStack,
+    *,
+    mount_point: str | None = None,
+    read_only: bool = True,
+    ownership: Ownership | None = None,
+) -> Dataset:
+    """Return the dataset of an entry before anything is read; `stack` closes what it is made of.
+
+    :raise OctuefsError: where it cannot be reached
+    """
+    config = replace(config, source=entry.path, recursive=config.recursive and entry.recursive)
+    location = config.location
+    given = _given(entry, report)
+    if isinstance(location, UrlLocation) and entry.files is None:
+        return _only_read(unloaded_dataset(config, open_store(config, ownership=ownership), report, stack), _SHARED)
+    if entry.files is None or _lie_within(entry.path, entry.files):
+        store = open_store(config, mount_point, read_only=read_only, ownership=ownership)
+        if entry.files is None:
+            return unloaded_dataset(config, store, report, stack, given=given)
+        files = tuple(file.path for file in entry.files)
+        fixed = replace(given or DatasetMetadata(), files=files)
+        return unloaded_dataset(config, store, report, stack, fixed=fixed)
+    place = location if not isinstance(location, UrlLocation) else parse_location(cloud_path_of_url(location.url))
+    store = open_listed(place, place_files(entry.path, entry.files), config.access, mount_point, ownership)
+    return _listed(store, given, config, report, stack)
+
+
+def open_listed_elsewhere(
+    dataset: Dataset,
+    config: SourceConfig,
+    report: Report,
+    stack: ExitStack,
+    *,
+    mount_point: str | None = None,
+    ownership: Ownership | None = None,
+) -> Dataset:
+    """Return, in place of a dataset whose record names files outside of it, the one of all those files."""
+    stored, location = dataset.keeper.stored, dataset.location
+    placed = place_files(str(location), [FileEntry(path) for path in stored.named_paths])
+    store = open_listed(location, placed, config.access, mount_point, ownership)
+    return _listed(store, stored.dataset, config, report, stack)
+
+
+def _listed(
+    store: Store, record: DatasetMetadata | None, config: SourceConfig, report: Report, stack: ExitStack
+) -> Dataset:
+    fixed = replace(record or DatasetMetadata(), files=None)  # the store has no others
+    return _only_read(unloaded_dataset(config, store, report, stack, fixed=fixed), _LISTED)
+
+
+def _only_read(dataset: Dataset, reason: str) -> Dataset:
+    dataset.read_only_reason = reason
+    return dataset
+
+
+def _lie_within(path: str, files: Sequence[FileEntry]) -> bool:
+    """Say whether files are a folder's own, with the metadata that is stored there and no other."""
+    if isinstance(parse_source(path), UrlLocation):
+        return False
+    return all(
+        not file.given
+        and not isinstance(parse_source(file.path), UrlLocation)
+        and place_below(path, file.path) is not None
+        for file in files
+    )
+
+
+def _given(entry: DatasetEntry, report: Report) -> DatasetMetadata | None:
+    """Return the metadata that a manifest gives a local dataset, None where it gives none."""
+    if not entry.given:
+        return None
+    given, problems = decode_dataset_record(dict(entry.given), revive_types=True)
+    report.set_problems("the manifest", problems)
+    return given
