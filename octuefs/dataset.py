@@ -74,8 +74,10 @@ class Dataset:
     def record_in(self, folder: str) -> DatasetMetadata | None:
         """Return the dataset record of a folder's `.octue`: the dataset's own in its root, that of one within it below.
 
-        In the cloud only; on a disk the file itself is shown.
+        Below the root in the cloud only; on a disk the file itself is shown.
         """
+        if folder and not self.in_cloud:
+            return None
         if not folder:
             return self.metadata
         entry = self.index.entry(join(folder, METADATA_NAME))
@@ -86,11 +88,19 @@ class Dataset:
         except OctuefsError:
             return None  # reported; the next to ask tries again
 
+    @property
+    def makes_documents(self) -> bool:
+        """True where `.octue` files are of our making: in the cloud, and where a manifest lists a folder's files.
+
+        The folder's own `.octue` describe it whole.
+        """
+        return self.in_cloud or self.keeper.stored.is_fixed
+
     def stores_metadata_in(self, folder: str) -> bool:
         """Say whether the store has a `.octue` of its own in a folder, whatever it holds."""
         if not folder and self.metadata is not None:
             return True  # be it only given: by a manifest, or by the link of a shared dataset
-        return isinstance(self.index.entry(join(folder, METADATA_NAME)), Other)
+        return self.in_cloud and isinstance(self.index.entry(join(folder, METADATA_NAME)), Other)
 
     def stored_text_in(self, folder: str) -> bytes:
         """Return that `.octue` as it is stored.
@@ -178,7 +188,7 @@ class Dataset:
         What it says is not seen to: whoever opens it or asks for its attributes gets all of it anyhow.
         """
         stored = self.keeper.stored
-        if self.in_cloud or self.writer is None or not stored.has_pending(folder):
+        if self.makes_documents or self.writer is None or not stored.has_pending(folder):
             return
         entry = self.index.entry(join(folder, METADATA_NAME))
         if isinstance(entry, Other):

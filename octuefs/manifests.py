@@ -4,26 +4,18 @@
 None where the source is a dataset itself. A URL may be signed: nothing that is raised or logged shows its query.
 """
 
-import logging
 import os
 import posixpath
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 from octuefs.errors import (
     BadValue,
     NotFound,
-    OctuefsError,
-    PermissionRefused,
-    StoreUnavailable,
-    TimedOut,
     from_os_error,
 )
-from octuefs.model.links import refusal_of
 from octuefs.model.manifest import Manifest, cloud_path_of_url, describes_one_dataset, parse_manifest
 from octuefs.model.paths import CloudLocation, LocalLocation, Source, UrlLocation, name_of, parent_of
 from octuefs.stores.base import Kind, Store
@@ -32,19 +24,17 @@ LONGEST_MANIFEST = 64 << 20
 """Bytes; one of a million files has less."""
 
 _ENDING = ".json"
-_PAUSES = (0.5, 1.0, 2.0)
-"""Seconds between tries, as somebody waits at a terminal."""
-_CONNECT_SECONDS, _SILENCE_SECONDS = 10.0, 30.0
-_REDIRECTS = 5
-_CHUNK = 1 << 20
 _GOOGLE_HOST = "storage.googleapis.com"
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 
 OpenBucket = Callable[[CloudLocation], Store]
 """Gives the store of a prefix in a bucket, which its caller closes."""
 
+Fetch = Callable[[str, int], bytes]
+"""Gives the text of at most so many bytes that a URL answers; nothing that it raises shows the URL's query."""
 
-def read_manifest(source: Source, open_bucket: OpenBucket) -> Manifest | None:
+
+def read_manifest(source: Source, open_bucket: OpenBucket, fetch: Fetch) -> Manifest | None:
     """Return the manifest that stands at a source, or None where a dataset is meant.
 
     A local file is taken for one, an object whose name ends in ".json", and what a URL answers unless it is the JSON
@@ -53,26 +43,26 @@ def read_manifest(source: Source, open_bucket: OpenBucket) -> Manifest | None:
     :raise BadValue: where it should be one and is none; other OctuefsError where it cannot be read
     """
     if isinstance(source, UrlLocation):
-        data = _fetch(source)
+        data = fetch(source.url, LONGEST_MANIFEST)
         return None if describes_one_dataset(data) else _parsed(data, source)
     if isinstance(source, LocalLocation):
-        return manifest_at(source, open_bucket) if os.path.isfile(source.path) else None
+        return manifest_at(source, open_bucket, fetch) if os.path.isfile(source.path) else None
     if not source.prefix.endswith(_ENDING):
         return None
     try:
-        return manifest_at(source, open_bucket)
+        return manifest_at(source, open_bucket, fetch)
     except NotFound:
         return None
 
 
-def manifest_at(source: Source, open_bucket: OpenBucket) -> Manifest:
+def manifest_at(source: Source, open_bucket: OpenBucket, fetch: Fetch) -> Manifest:
     """Return the manifest that stands at a source, whatever its name is.
 
     :raise NotFound: where no file, object or URL does
     :raise BadValue: where it is none
     """
     if isinstance(source, UrlLocation):
-        return _parsed(_fetch(source), source)
+        return _parsed(fetch(source.url, LONGEST_MANIFEST), source)
     if isinstance(source, LocalLocation):
         return _parsed(_read_file(source.path), source)
     return _parsed(_read_object(source, open_bucket), source)
@@ -139,62 +129,3 @@ def _read_object(location: CloudLocation, open_bucket: OpenBucket) -> bytes:
         if info.size > LONGEST_MANIFEST:
             _too_long(location)
         return store.read_small(name, LONGEST_MANIFEST)
-
-
-# --- a URL
-
-
-def _fetch(source: UrlLocation) -> bytes:
-    """GET a text from a URL, with a few tries where the server is busy.
-
-    :raise OctuefsError: in words of ours alone, as the library's hold the URL
-    """
-    for pause in (*_PAUSES, None):
-        try:
-            return _get(source)
-        except (StoreUnavailable, TimedOut):
-            if pause is None:
-                raise
-            time.sleep(pause)
-    raise AssertionError
-
-
-def _get(source: UrlLocation) -> bytes:
-    import urllib3
-    from urllib3.exceptions import HTTPError, LocationValueError, MaxRetryError, NewConnectionError, TimeoutError
-
-    logging.getLogger("urllib3").setLevel(logging.CRITICAL + 1)  # it logs whole URLs
-    tries = urllib3.Retry(connect=0, read=0, status=0, other=0, redirect=_REDIRECTS)
-    limits = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_SILENCE_SECONDS)
-    with urllib3.PoolManager(retries=tries, timeout=limits) as pool:
-        try:
-            reply = pool.request("GET", source.url, preload_content=False)
-            with closing(reply):
-                if reply.status != 200:
-                    raise _refused(reply.status, source)
-                data = bytearray()
-                while chunk := reply.read(_CHUNK, decode_content=True):
-                    data += chunk
-                    if len(data) > LONGEST_MANIFEST:
-                        _too_long(source)
-                return bytes(data)
-        except LocationValueError:
-            raise BadValue(f"{source}: the URL is not complete; give it in quotes, as it was sent to you") from None
-        except HTTPError as error:
-            reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
-            if isinstance(reason, TimeoutError) and not isinstance(reason, NewConnectionError):
-                raise TimedOut(f"{source}: the server did not answer in time") from None
-            raise StoreUnavailable(f"{source}: the server cannot be reached ({type(reason).__name__})") from None
-
-
-_STATUS: Mapping[int, str] = {404: "there is nothing (any more)", 410: "there is nothing any more"}
-
-
-def _refused(status: int, source: UrlLocation) -> OctuefsError:
-    if status in _STATUS:
-        return NotFound(f"{source}: {_STATUS[status]}")
-    if status in (400, 401, 403):
-        return PermissionRefused(f"{source}: {refusal_of(source.url, datetime.now(UTC))}")
-    if status == 429 or status >= 500:
-        return StoreUnavailable(f"{source}: the server cannot answer now (HTTP {status})")
-    return OctuefsError(f"{source}: the server answers HTTP {status} where a manifest or a shared dataset should be")

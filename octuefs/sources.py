@@ -18,7 +18,7 @@ from octuefs.model.metadata import DatasetMetadata, decode_dataset_record
 from octuefs.model.paths import CloudLocation, UrlLocation, parse_location, parse_source
 from octuefs.report import Report
 from octuefs.stores.base import Ownership, Store
-from octuefs.wiring import open_listed, open_store, unloaded_dataset
+from octuefs.wiring import fetch_text, open_listed, open_store, unloaded_dataset
 
 _AT_ONCE = 32
 _LISTED = "its files are listed one by one, wherever they are; mount the folders that they are in to change them"
@@ -39,7 +39,7 @@ def _read_manifest(config: SourceConfig) -> Manifest | None:
     def open_bucket(location: CloudLocation) -> Store:
         return open_store(replace(config, source=str(location)))
 
-    return read_manifest(config.location, open_bucket)
+    return read_manifest(config.location, open_bucket, fetch_text)
 
 
 @contextmanager

@@ -6,7 +6,7 @@
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 KERNEL_SECONDS = 0.5
 """How long the kernel may answer from what it knows; with the watcher's moment a change shows within a second."""
+
+_REDIRECTIONS = 5
 
 
 def open_store(
@@ -83,6 +85,17 @@ def open_listed(
             ownership=ownership,
         )
     )
+
+
+def fetch_text(url: str, limit: int) -> bytes:
+    """Return a text of at most `limit` bytes that a URL answers, redirections followed.
+
+    :raise OctuefsError: where it cannot be had; BadValue for a longer one
+    """
+    from octuefs.stores.signed_http import SignedLinks
+
+    with closing(SignedLinks()) as links:
+        return links.fetch(url, limit, few_tries=True, redirections=_REDIRECTIONS)
 
 
 def _checked(store: Store) -> Store:

@@ -88,6 +88,7 @@ def _gcsfs() -> Any:
 def quiet_vendors() -> None:
     """Keep Google's libraries from writing to the terminal, and from asking long whether Google runs this machine."""
     os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "1")  # 3 s, not 12, to learn that we are not on GCE
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL + 1)  # it logs whole URLs, signatures included
     for name in ("gcsfs", "gcsfs.credentials", "google.auth._default", "google.auth.compute_engine._metadata"):
         logger = logging.getLogger(name)
         if _only_for_debugging not in logger.filters:

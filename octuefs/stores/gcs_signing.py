@@ -9,7 +9,6 @@ import threading
 from datetime import timedelta
 
 import google.auth.exceptions
-import requests
 import urllib3
 from google.auth import credentials as interfaces
 from google.auth import impersonated_credentials
@@ -84,10 +83,11 @@ class GcsSigner:
     def check(self, link: str, subject: str) -> None:
         """Read a byte by a link, as its reader would; what keeps the server from answering says nothing of the link."""
         try:
-            answer = requests.get(link, headers={"Range": "bytes=0-0"}, timeout=_PATIENCE, stream=True)
-            with answer:
-                status, content = answer.status_code, answer.raw.read(_LONGEST_REFUSAL)
-        except (requests.RequestException, OSError, urllib3.exceptions.HTTPError):
+            with urllib3.PoolManager(retries=False, timeout=_PATIENCE) as pool:
+                answer = pool.request("GET", link, headers={"Range": "bytes=0-0"}, preload_content=False)
+                status, content = answer.status, answer.read(_LONGEST_REFUSAL)
+                answer.close()
+        except (OSError, urllib3.exceptions.HTTPError):
             return
         if who_pays := payer_refusal(status, content.decode(errors="replace"), subject):
             raise who_pays

@@ -2,7 +2,7 @@
 
 The stores of shared and of listed datasets call, on any thread. A URL is a credential: no message and no log shows its
 query, and what the HTTP library raises is never kept, not even as the cause of what we raise, as its texts hold whole
-URLs. Redirects are not followed, as a signature is meant for one server. Importing this module is cheap.
+URLs. Redirects of objects are not followed, as a signature is meant for one server. Importing this module is cheap.
 """
 
 import importlib
@@ -12,14 +12,15 @@ import random
 import re
 import threading
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from octuefs.errors import BadValue, Conflict, NotFound, OctuefsError, PermissionRefused, StoreUnavailable, TimedOut
 from octuefs.model.links import expiry_of, refusal_of
-from octuefs.model.paths import UrlLocation
+from octuefs.model.paths import UrlLocation, parse_source
 from octuefs.stores.base import ObjectInfo, Ownership
 from octuefs.stores.members import WORKERS
 from octuefs.stores.signed_headers import generation_of, info_of, lowered, range_of, size_of
@@ -34,6 +35,7 @@ _CHUNK_BYTES = 1 << 20
 _LONGEST_REFUSAL = 1 << 16
 _HERE = ("localhost", "127.0.0.1", "::1")
 
+_ELSEWHERE = (301, 302, 303, 307, 308)
 _GONE = (404, 410)
 _REFUSED = (400, 401, 403)
 _HEAD_REFUSED = (*_REFUSED, 405, 501)
@@ -43,6 +45,13 @@ _EXPIRED_AT = re.compile(r"expired at:?\s*(\d{4}-\d\d-\d\d[T ]\d\d:\d\d)", re.I)
 
 Result = TypeVar("Result")
 Headers = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """Where a server redirects."""
+
+    url: str = field(repr=False)
 
 
 class _Passing(StoreUnavailable):
@@ -81,13 +90,17 @@ class SignedLinks:
         """Return a source pinned to the generation of `info`; nothing is asked."""
         return SignedObject(self, url, info)
 
-    def fetch(self, url: str, limit: int, *, few_tries: bool = False) -> bytes:
+    def fetch(self, url: str, limit: int, *, few_tries: bool = False, redirections: int = 0) -> bytes:
         """Return the whole of a text of at most `limit` bytes, unpacked where the server packed it.
+
+        So many `redirections` are followed, for texts that are no objects of a bucket.
 
         :raise BadValue: for a longer one
         """
 
-        def take(response: Any) -> bytes:
+        def take(response: Any) -> bytes | _Elsewhere:
+            if redirections and response.status in _ELSEWHERE and response.headers.get("Location"):
+                return _elsewhere(url, response.headers["Location"])
             _check(response, url, (200,))
             data = bytearray()
             while chunk := response.read(_CHUNK_BYTES, decode_content=True):
@@ -96,7 +109,10 @@ class SignedLinks:
                     raise BadValue(f"{UrlLocation(url)}: it is larger than {limit} bytes")
             return bytes(data)
 
-        return self._tried(url, lambda: self._exchange("GET", url, {}, take), few_tries=few_tries)
+        found = self._tried(url, lambda: self._exchange("GET", url, {}, take), few_tries=few_tries)
+        if isinstance(found, _Elsewhere):
+            return self.fetch(found.url, limit, few_tries=few_tries, redirections=redirections - 1)
+        return found
 
     def read_range(self, url: str, info: ObjectInfo, offset: int, end: int) -> bytes:
         """Return the stored bytes from `offset` to before `end`, all of them, of the version that `info` describes.
@@ -231,6 +247,17 @@ class SignedLinks:
                     urllib3.ProxyManager(proxy, **settings) if proxy else urllib3.PoolManager(**settings)
                 )
             return self._pools[proxy]
+
+
+def _elsewhere(url: str, location: str) -> _Elsewhere:
+    """Return where the server of a URL redirects; `location` is its word for it."""
+    try:
+        target = urljoin(url, location)
+        if isinstance(parse_source(target), UrlLocation):
+            return _Elsewhere(target)
+    except ValueError:
+        pass
+    raise StoreUnavailable(f"{UrlLocation(url)}: the server redirects to what is no URL")
 
 
 def _check(response: Any, url: str, accepted: tuple[int, ...]) -> None:

@@ -152,6 +152,8 @@ class Watcher(FileSystemEventHandler):
                 if new_folders:
                     _prove_watches_left()
             except (OSError, RecursionError) as error:
+                if self._stopping:
+                    return None  # watchdog's threads have ended because they were told to
                 self._fall_back(error)
                 self._tell(self._rescan)
                 return self._scan()

@@ -29,7 +29,7 @@ def remembered_in(cache: HashCache | None) -> Remembered:
     def ask(datafile: Datafile) -> int | None:
         if cache is None or datafile.content is None:
             return None
-        version = cast(Version, datafile.content.version)
+        version = cast(Version, datafile.content.content_version)
         return cache.get([version]).get(version)
 
     return ask
@@ -45,13 +45,13 @@ def verify_bytes(dataset: Dataset, remembered: Remembered, outcome: Outcome, pro
     def verify(datafile: Datafile) -> None:
         nonlocal unknown
         content = datafile.content
-        expected = 0 if content is None else content.crc32c if dataset.in_cloud else remembered(datafile)
+        expected = 0 if content is None else content.crc32c if datafile.in_cloud else remembered(datafile)
         crc32c = _crc32c_of(dataset, datafile, outcome, progress)
         if expected is None:
             with outcome.lock:
                 unknown += 1
         elif crc32c != expected:
-            where = "the bucket keeps" if dataset.in_cloud else "was remembered of this very version"
+            where = "the bucket keeps" if datafile.in_cloud else "was remembered of this very version"
             raise ChecksumMismatch(
                 f"its bytes have the hash {encode_crc32c(crc32c)}; {encode_crc32c(expected)} {where}"
             )
@@ -104,7 +104,7 @@ def hashes_of(dataset: Dataset, outcome: Outcome, progress: Progress) -> dict[st
 
 def hash_of(dataset: Dataset, datafile: Datafile, outcome: Outcome, progress: Progress) -> int:
     """Return a hash: of a local file's bytes, read now, or the one that the bucket keeps."""
-    if dataset.in_cloud and datafile.content is not None and datafile.content.crc32c is not None:
+    if datafile.in_cloud and datafile.content is not None and datafile.content.crc32c is not None:
         progress.skipped(datafile.size)
         return datafile.content.crc32c
     return _crc32c_of(dataset, datafile, outcome, progress)
@@ -165,7 +165,7 @@ def _crc32c_of(dataset: Dataset, datafile: Datafile, outcome: Outcome, progress:
         return 0  # a link to nothing counts as no bytes
     source = dataset.store.open(datafile.info)
     try:
-        if dataset.in_cloud:
+        if datafile.in_cloud:
 
             def arrived(_offset: int, data: bytes) -> None:
                 outcome.check()

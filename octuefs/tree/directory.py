@@ -140,6 +140,12 @@ class ScopeDirectory(Branch):
         if is_temporary(name):
             raise NotPermitted(f"{self.path}/{name}: names of this form are octuefs' own, while it writes")
         self.check_ours(name)
+        stored, place = self.dataset.keeper.stored, self.place(name)
+        if not stored.admits(place) and not stored.admits_folder(place):
+            raise NotPermitted(
+                f"{self.path}/{name}: the dataset is a list of files, in its record or its manifest,"
+                " and this is none of them; add it there"
+            )
 
     def check_ours(self, name: str) -> None:
         """Refuse to change what is of our making, unless the dataset's own of this name stands there."""

@@ -37,7 +37,7 @@ def has_metadata(scope: Scope) -> bool:
     scope.settle()
     if scope.is_view:
         stored = scope.is_top and scope.dataset.metadata is not None
-    elif scope.dataset.in_cloud:
+    elif scope.dataset.makes_documents:
         stored = scope.dataset.stores_metadata_in(scope.folder) or bool(_waiting(scope))
     else:
         return False
@@ -79,20 +79,22 @@ def _own_record(scope: Scope) -> DatasetMetadata | None:
 
 def _described(scope: Scope) -> Iterator[tuple[str, DatafileMetadata]]:
     """Yield name and metadata of each datafile directly in a directory that has any; the scope is settled."""
-    if scope.is_view:
-        shown = scope.settled_children()
-    else:
-        folder = scope.dataset.index.folder(scope.folder)
-        children = list(folder.children.items()) if folder is not None else []
-        shown = {name: child for name, child in children if isinstance(child, Datafile)}
+    shown = scope.settled_children() if scope.is_view else _datafiles_in(scope)
     for name, datafile in shown.items():
         if datafile is not None and datafile.metadata != NO_METADATA:
             yield name, datafile.metadata
 
 
+def _datafiles_in(scope: Scope) -> dict[str, Datafile | None]:
+    """Return the datafiles directly in a real folder."""
+    folder = scope.dataset.index.folder(scope.folder)
+    children = list(folder.children.items()) if folder is not None else []
+    return {name: child for name, child in children if isinstance(child, Datafile)}
+
+
 def stored_file(scope: Scope) -> ObjectInfo | None:
     """Return what stands as `.octue` in a real folder of a disk, if it is a file."""
-    if scope.is_view or scope.dataset.in_cloud:
+    if scope.is_view or scope.dataset.makes_documents:
         return None
     entry = scope.dataset.index.entry(join(scope.folder, METADATA_NAME))
     return entry.info if isinstance(entry, Other) and entry.info.kind is Kind.FILE else None
@@ -132,7 +134,7 @@ def store_text(scope: Scope, data: bytes) -> None:
 
     :raise BadValue: where it is malformed; it is kept under `recovered/`
     """
-    if scope.is_view:
+    if scope.is_view or scope.dataset.keeper.stored.is_fixed:
         _merge(scope, data)
     else:
         scope.dataset.writing.store_document(scope.folder, data)
@@ -147,7 +149,7 @@ def _merge(scope: Scope, data: bytes) -> None:
         reason = f"{path}: it was not taken: {'; '.join(problems[:5])}"
         dataset.writing.keep_text(path, data, reason)
         raise BadValue(reason)
-    shown = scope.children()
+    shown = scope.children() if scope.is_view else _datafiles_in(scope)
     settable = scope.order is None and all(map(is_settable, scope.queries))
     changes: dict[str, MetadataChange] = {}
     waiting: dict[str, DatafileMetadata] = {}

@@ -60,8 +60,8 @@ class RealDirectory(ScopeDirectory):
         if isinstance(entry, Datafile):
             return DatafileNode(self.dataset, entry, in_view=False, described=self.was_described)
         if name == METADATA_NAME:
-            if self.dataset.in_cloud:
-                return None  # made of the objects' metadata and of what is stored
+            if self.dataset.makes_documents:
+                return None  # made of the files' metadata and of what is stored
             if entry.info.kind is Kind.FILE:
                 return StoredDocumentNode(self.scope, entry.info, self.context.documents)
         return OtherNode(self.dataset, entry.info)
@@ -79,7 +79,7 @@ class RealDirectory(ScopeDirectory):
                 if dataset.in_cloud and name == SIGNED_METADATA_NAME:
                     continue
                 entries[name] = self.folder_entry(name, entry)
-            elif name != METADATA_NAME or not dataset.in_cloud:
+            elif name != METADATA_NAME or not dataset.makes_documents:
                 entries[name] = DirectoryEntry(name, entry.info.inode, entry.info.mode)
         return entries
 
@@ -139,7 +139,8 @@ class RealDirectory(ScopeDirectory):
         if self.is_document(name):
             dataset.show_document(self.scope.folder)
             if self.has_document:
-                dataset.writing.remove_document(self.scope.folder)
+                if not dataset.keeper.stored.is_fixed:  # else it is made of what the manifest says, as in a view
+                    dataset.writing.remove_document(self.scope.folder)
             elif not emptied.has_document(self.scope):
                 raise NotFound(f"{self.path}/{name}: no such file")
             emptied.forget(self.scope)

@@ -45,6 +45,11 @@ _GENERATION_BITS = 40
 """More changes than a dataset sees in a mount's life."""
 _NO_SPACE = Space(total_bytes=0, free_bytes=0, total_files=0, free_files=0)
 
+_VIEWS_OVER_ALL = (
+    b"Outside of the datasets' own directories they are over all datasets, e.g. by-label/<label>/<dataset>/...\n"
+)
+"""What `.octuefs/views` says besides."""
+
 METADATA_HASH = hash_of_text("[]")
 """What the SDK's `Manifest.metadata_hash_value` is of every manifest: nothing but its ID is metadata."""
 
@@ -103,7 +108,7 @@ class ManifestNamespace:
         self._lock = threading.Lock()  # guards the next
         self._changes = 0
         self._made_ns = time.time_ns()
-        self._control = ControlPanel(self, control, views_text)
+        self._control = ControlPanel(self, control, lambda: views_text() + _VIEWS_OVER_ALL)
         self.root: Node = ManifestRoot(self)
 
     def _changed(self) -> None:

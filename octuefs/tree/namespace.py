@@ -188,7 +188,7 @@ class Namespace:
 
     def listed_virtual(self, scope: Scope, path: str) -> Iterable[DirectoryEntry]:
         """Yield the virtual names that the directory of `scope` lists."""
-        if (scope.is_view or self.dataset.in_cloud) and has_metadata(scope):
+        if (scope.is_view or self.dataset.makes_documents) and has_metadata(scope):
             yield DirectoryEntry(METADATA_NAME, virtual_inode(f"{path}/{METADATA_NAME}"), stat.S_IFREG)
         if self.views and self.list_views and is_root(scope):
             for name in VIEWS:

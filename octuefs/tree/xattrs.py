@@ -214,6 +214,7 @@ def set_directory_xattr(scope: Scope, name: str, value: bytes, flags: int) -> No
     dataset = scope.dataset
     if name.startswith(PREFIX):
         _check_root(scope, name)
+        _check_own_record(dataset, name)
         change = dataset_change(name.removeprefix(PREFIX), value, _stored(dataset), revive_types=not dataset.in_cloud)
         _check_flags(flags, name, lambda: directory_xattr(scope, name))
         dataset.writing.describe_dataset(change)
@@ -228,6 +229,7 @@ def remove_directory_xattr(scope: Scope, name: str) -> None:
     dataset = scope.dataset
     if name.startswith(PREFIX):
         _check_root(scope, name)
+        _check_own_record(dataset, name)
         change = removal_change(name.removeprefix(PREFIX), _stored(dataset))
         directory_xattr(scope, name)
         dataset.writing.describe_dataset(change)
@@ -258,6 +260,12 @@ def _check_foreign(dataset: Dataset, name: str) -> None:
         raise NotPermitted(f"{name}: only datafiles and the dataset's root have it")
     if dataset.in_cloud or not name.startswith("user."):
         raise Unsupported(f"{name}: attributes of this name cannot be kept here")
+
+
+def _check_own_record(dataset: Dataset, name: str) -> None:
+    dataset.check_writable()
+    if dataset.keeper.stored.is_fixed:
+        raise NotPermitted(f"{name}: the manifest says what the dataset is called and labelled; change it there")
 
 
 def _check_root(scope: Scope, name: str) -> None:

@@ -357,7 +357,7 @@ except OctuefsError as error:
 def test_missing_credentials_are_told_with_the_remedy_quickly_and_without_noise(tmp_path: Path) -> None:
     result = run(CHECK, tmp_path)
     assert result.stderr == ""
-    assert result.stdout.startswith("PermissionRefused no Google credentials found; run `gcloud auth")
+    assert result.stdout.startswith("NoCredentials no Google credentials found; run `gcloud auth")
     assert "--anonymous" in result.stdout
     assert result.stdout.endswith("True\n")
 

@@ -13,7 +13,9 @@ from octuefs.model.hashes import encode_crc32c, extend_crc32c, hash_of_manifest,
 from octuefs.model.manifest import parse_manifest, place_files
 from support.gcs import Bucket
 from support.golden import cases, manifests, materialise
+from support.keys import service_account_key
 from support.mounting import mounted, run_octuefs
+from support.sdk import run_sdk
 
 POOL = ["local written", "cloud written", "local case2", "cloud case8", "local nameless", "cloud case14"]
 OUTSIDERS = {"jan.csv": b"another January", "data.csv": b"one", "no-metadata.bin": b""}
@@ -67,13 +69,15 @@ class World:
         if chance.random() < 0.3:
             return path
         everything = [*self.below[path], *sorted(self.hashes.keys() - set(self.below[path]))]
-        chosen = chance.sample(list(filter(_can_be_listed, everything)), chance.randint(0, 6))
+        chosen = chance.sample(list(filter(_can_be_listed, everything)), max(0, chance.randint(-2, 6)))
         files: list[Any] = [self._file(chance, file) for file in chosen]
         record: dict[str, Any] = {"path": path, "files": files}
         if not path.startswith("gs://"):
             record |= chance.choice(
                 [{}, {"id": f"{ID}f"}, {"name": "given", "labels": ["x", "y"], "tags": {"b": 1, "a": [None]}}]
             )
+        if chance.random() < 0.3:
+            record["recursive"] = False  # counts for a local folder without a list
         if files and chance.random() < 0.2:
             record["files"] = {"_type": "set", "items": [it for it in files if isinstance(it, str)] or [chosen[0]]}
         return record
@@ -332,3 +336,47 @@ def test_what_is_no_dataset_or_empty_is_not_written(
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+# --- manifests of signed URLs, as the SDK makes them
+
+SIGN = """
+import json, sys
+from google.oauth2 import service_account
+from octue.resources import Manifest
+
+# The server wants no tokens, and nobody gives any: the SDK then signs with the key itself.
+service_account.Credentials.before_request = lambda *_, **__: None
+
+datasets, file = json.load(open(sys.argv[1]))
+manifest = Manifest(datasets=datasets)
+manifest.use_signed_urls_for_datasets()
+manifest.to_file(file)
+print(json.dumps(Manifest.from_file(file).hash_value))
+"""
+
+
+def test_a_manifest_that_the_sdk_signed_is_mounted_and_written_again(
+    sources: Sources, sdk: Sdk, tmp_path: Path
+) -> None:
+    local, cloud = sources["local case2"], sources["cloud written"]
+    nobody = f"{cloud.environment['STORAGE_EMULATOR_HOST']}/no-tokens-here"
+    (tmp_path / "key.json").write_text(json.dumps({**service_account_key(), "token_uri": nobody}))
+    (tmp_path / "datasets.json").write_text(
+        json.dumps([{"mast": local.location, "wind": cloud.location}, str(tmp_path / "signed.json")])
+    )
+    signing = {**cloud.environment, "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "key.json")}
+    said = run_sdk(SIGN, environment=signing, arguments=[tmp_path / "datasets.json"])
+    assert "Signature" in (tmp_path / "signed.json").read_text()
+    with mounted(tmp_path / "signed.json", environment=cloud.environment) as mount:
+        assert hash_in(mount) == said
+        named = {"wind": "wind", "a": "wind/by-label/a", "winter": "wind/2020/winter", "mast": "mast"}
+        hashes = {name: hash_in(mount, path) for name, path in named.items()}
+        shown = "".join(text_in(mount / ".octuefs", name) for name in ("status", "errors"))
+        shown += text_in(mount, ".octue-manifest.json")
+        result = run_octuefs("manifest", *(f"{name}={mount / path}" for name, path in named.items()))
+    assert result.returncode == 0, result.stderr
+    assert "Signature" not in shown + result.stdout
+    (tmp_path / "m.json").write_text(result.stdout)
+    (again,) = sdk.ask([("describe_manifest", {"path": str(tmp_path / "m.json")})])
+    assert {name: dataset["hash"] for name, dataset in again["datasets"].items()} == hashes

@@ -1,6 +1,7 @@
 """The SDK loads what `octuefs share` made, and sees the dataset that it sees in the bucket."""
 
 import json
+import os
 import re
 import urllib.request
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interop import datasets
 from interop.world import Sources
 
 from support.gcs import Bucket
@@ -167,6 +169,21 @@ def test_a_view_in_a_mount_is_shared_with_its_files_alone(
     assert (nothing.returncode, empty.returncode) == (1, 1)
     assert "there are no files in it, and a link to none would show the whole folder" in empty.stderr
     assert nothing.stdout == empty.stdout == ""
+
+
+def test_a_mount_takes_the_link_and_shows_the_same_dataset(
+    sources: Sources, places: tuple[Path, Bucket], key: Path
+) -> None:
+    bucket = places[1]
+    source = sources["cloud written"].location
+    link = link_of(source, key, bucket.environment)
+    secret = link.partition("X-Goog-Signature=")[2]
+    expected = run_octuefs("hash", source, environment=bucket.environment).stdout
+    with mounted(link, environment=bucket.environment) as mount:
+        assert f"{(mount / '.hash').read_text().strip()}\n" == expected
+        shown = (mount / ".octuefs/status").read_text() + (mount / ".octuefs/errors").read_text()
+        assert os.getxattr(mount, "user.octue.name").decode() == datasets.DATASET["name"]
+    assert secret not in shown
 
 
 def test_an_empty_place_and_a_local_folder_are_not_shared(

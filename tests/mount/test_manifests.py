@@ -323,9 +323,24 @@ def test_a_dataset_of_some_files_of_its_folder_can_be_edited(world: World) -> No
         assert attribute(point / "cloud", "name") == "turbines"
         content = json.loads((point / ".octue-manifest.json").read_text())["datasets"]
         assert content["some"] == entry
+        assert json.loads((point / "some/.octue").read_text())["dataset"]["name"] == "some"
+        assert os.listdir(point / "some/2024") == ["b.csv"]
+        for change in (
+            lambda: (point / "some/new.csv").write_bytes(b""),
+            lambda: (point / "cloud/new.csv").write_bytes(b""),
+            lambda: os.setxattr(point / "some", "user.octue.labels", b"other"),
+        ):
+            with pytest.raises(PermissionError):
+                change()
         (point / "some/2024/b.csv").write_bytes(b"edited\n")
+        os.setxattr(point / "some/2024/b.csv", "user.octue.labels", b"edited")
+        assert json.loads((point / "some/2024/.octue").read_text())["datafiles"]["b.csv"]["labels"]["items"] == [
+            "edited"
+        ]
         os.setxattr(point / "cloud/c.csv", "user.octue.labels", b"edited")
     assert (world.folder / "2024/b.csv").read_bytes() == b"edited\n"
+    assert "edited" in (world.folder / "2024/.octue").read_text()
+    assert json.loads((world.folder / ".octue").read_text())["dataset"]["name"] == "the mast"
     assert "edited" in world.bucket.stat("turbines/c.csv")["metadata"]["octue__labels"]
 
 
@@ -402,7 +417,7 @@ def test_one_that_cannot_be_reached_does_not_stop_the_others(world: World, tmp_p
             with pytest.raises(FileNotFoundError):
                 os.listdir(point / name)
         assert tree(point / "mast") == LOCAL
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(OSError, match="Input/output error"):
             (point / ".hash").read_text()
         assert os.listdir(point / "by-label/wind") == ["mast"]
         errors = (point / ".octuefs/errors").read_text()
@@ -469,7 +484,7 @@ def test_what_is_no_manifest_is_refused_in_one_line(tmp_path: Path, text: str, w
 
 
 @pytest.mark.parametrize(
-    "sources", [("a=/tmp", "a=/var"), ("a/b=/tmp", "c=/var"), ("..=/tmp", "c=/var"), ("/tmp", "c=/var")]
+    "sources", [("a=/tmp", "a=/var"), ("a/b=/tmp", "c=/var"), ("..=/tmp", "c=/var"), ("=/tmp", "c=/var")]
 )
 def test_named_sources_that_cannot_be_are_refused(tmp_path: Path, sources: tuple[str, ...]) -> None:
     result = run_octuefs("mount", *sources, tmp_path)

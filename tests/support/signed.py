@@ -59,8 +59,7 @@ class SignedServer:
         self.fault: Callable[[Asked], Answer | None] = lambda asked: None
         self.before: Callable[[Asked], object] = lambda asked: None
         self._generation = 1_700_000_000_000_000
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
+        self._http = _Http(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def close(self) -> None:
@@ -147,7 +146,7 @@ class SignedServer:
                 status, answered, body = server._answer(Asked(self.command, name, headers))
                 self.send_response_only(status)
                 for key, value in answered.items():
-                    self.send_header(key, value.encode().decode("latin-1"))
+                    self.send_header(key, value.encode("utf-8", "surrogateescape").decode("latin-1"))
                 if "content-length" not in {key.lower() for key in answered}:
                     self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -160,6 +159,13 @@ class SignedServer:
                 pass
 
         return Handler
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients that are tested may hang up at any time."""
 
 
 def _refusal(status: int, code: str, details: str = "") -> Answer:

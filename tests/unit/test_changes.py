@@ -235,6 +235,9 @@ def test_two_changes_in_one_do_what_both_do(first: MetadataChange, later: Metada
 
 
 def in_order(value: Any) -> Any:
+    """The same with all keys sorted, those of objects within lists too."""
+    if isinstance(value, list):
+        return [in_order(item) for item in value]
     return {key: in_order(value[key]) for key in sorted(value)} if isinstance(value, dict) else value
 
 

@@ -1,8 +1,11 @@
 """The keeper against stores that fail or change at the worst moment: what is known is never lost for that."""
 
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +13,8 @@ from octuefs.content.hashing import Hasher
 from octuefs.dataset import Dataset
 from octuefs.errors import OctuefsError, StoreUnavailable
 from octuefs.index import Index, Other
-from octuefs.keeper import Keeper
-from octuefs.model.paths import LocalLocation
+from octuefs.keeper import Keeper, expire_all
+from octuefs.model.paths import CloudLocation, LocalLocation
 from octuefs.report import Report
 from octuefs.stores.base import LinkTarget
 from octuefs.stores.local import LocalStore
@@ -184,3 +187,64 @@ def test_a_hash_that_becomes_known_does_not_forget_the_views(folder: Path, datas
     tree = dataset.index.subset_tree("", ())
     dataset.hash_of(dataset.index.members("", ())[0])
     assert dataset.index.subset_tree("", ()) is tree
+
+
+# --- several datasets -------------------------------------------------------------------------------------------------
+
+
+class Remote:
+    """A store in the cloud that does something when it is read, and then fails."""
+
+    in_cloud = True
+
+    def __init__(self, name: str, act: Callable[[], object]) -> None:
+        self.location = CloudLocation("bucket", name)
+        self._act = act
+
+    def reopen_if_replaced(self) -> bool:
+        self._act()
+        raise StoreUnavailable("not now")
+
+
+@pytest.fixture
+def keepers_of() -> Iterator[Callable[[Callable[[], object]], list[Keeper]]]:
+    made: list[Keeper] = []
+
+    def make(act: Callable[[], object]) -> list[Keeper]:
+        for name in ("a", "b", "c"):
+            store: Any = Remote(name, act)
+            made.append(Keeper(store, Report(), Index(), recursive=True, metadata_ttl=60))
+        return made
+
+    yield make
+    for keeper in made:
+        keeper.close()
+
+
+@pytest.mark.expected_logs("not now")
+def test_datasets_whose_time_has_come_are_read_at_the_same_time(keepers_of: Any) -> None:
+    all_of_them = threading.Barrier(3)
+    keepers = keepers_of(lambda: all_of_them.wait(20))
+    expire_all(keepers)
+    assert [keeper.report.failure_count for keeper in keepers] == [1, 1, 1]
+    expire_all(keepers)  # a reading that failed is not tried again at once
+    assert [keeper.report.failure_count for keeper in keepers] == [1, 1, 1]
+
+
+@pytest.mark.expected_logs("not now|does not answer")
+def test_nobody_waits_for_each_of_several_slow_datasets_in_turn(
+    keepers_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("octuefs.keeper._LONGEST_WAIT_SECONDS", 0.5)
+    answers = threading.Event()
+    keepers = keepers_of(lambda: answers.wait(20))
+    started = time.monotonic()
+    expire_all(keepers)
+    assert time.monotonic() - started < 1.2
+    assert all("does not answer" in keeper.report.text() for keeper in keepers)
+    started = time.monotonic()
+    expire_all(keepers)
+    assert time.monotonic() - started < 0.3
+    answers.set()
+    for keeper in keepers:
+        keeper.refresh(join=True).exception()

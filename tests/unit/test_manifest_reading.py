@@ -16,7 +16,9 @@ from octuefs.errors import BadValue, NotFound, OctuefsError, PermissionRefused, 
 from octuefs.manifests import base_of, manifest_at, read_manifest
 from octuefs.model.links import expiry_of, refusal_of
 from octuefs.model.paths import CloudLocation, LocalLocation, UrlLocation
+from octuefs.stores import signed_http
 from octuefs.stores.base import Store
+from octuefs.wiring import fetch_text
 
 SECRET = "X-Goog-Signature=5ec2e7"
 TEXT = b'{"datasets": {"wind": "turbines"}}'
@@ -26,28 +28,32 @@ def no_bucket(location: CloudLocation) -> Store:
     raise AssertionError(f"{location} was asked")
 
 
+def no_web(url: str, limit: int) -> bytes:
+    raise AssertionError("a URL was asked")
+
+
 # --- a disk
 
 
 def test_a_local_file_is_a_manifest_and_a_folder_is_a_dataset(tmp_path: Path) -> None:
     file = tmp_path / "any.name"
     file.write_bytes(TEXT)
-    manifest = read_manifest(LocalLocation(str(file)), no_bucket)
+    manifest = read_manifest(LocalLocation(str(file)), no_bucket, no_web)
     assert manifest is not None
     assert manifest.datasets["wind"].path == str(tmp_path / "turbines")
-    assert read_manifest(LocalLocation(str(tmp_path)), no_bucket) is None
-    assert read_manifest(LocalLocation(str(tmp_path / "missing")), no_bucket) is None
+    assert read_manifest(LocalLocation(str(tmp_path)), no_bucket, no_web) is None
+    assert read_manifest(LocalLocation(str(tmp_path / "missing")), no_bucket, no_web) is None
 
 
 def test_what_is_wrong_with_a_file_is_said_with_its_path(tmp_path: Path) -> None:
     file = tmp_path / "m.json"
     file.write_text("{")
     with pytest.raises(BadValue, match=rf"^{file}: the manifest is not JSON"):
-        read_manifest(LocalLocation(str(file)), no_bucket)
+        read_manifest(LocalLocation(str(file)), no_bucket, no_web)
     with pytest.raises(NotFound, match="missing"):
-        manifest_at(LocalLocation(str(tmp_path / "missing")), no_bucket)
+        manifest_at(LocalLocation(str(tmp_path / "missing")), no_bucket, no_web)
     with pytest.raises(OctuefsError, match="directory"):
-        manifest_at(LocalLocation(str(tmp_path)), no_bucket)
+        manifest_at(LocalLocation(str(tmp_path)), no_bucket, no_web)
 
 
 def test_a_file_beyond_all_manifests_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +62,7 @@ def test_a_file_beyond_all_manifests_is_not_read_to_its_end(tmp_path: Path, monk
     with file.open("wb") as writing:
         writing.truncate((1 << 20) + 1)
     with pytest.raises(BadValue, match="larger than 1 MiB"):
-        read_manifest(LocalLocation(str(file)), no_bucket)
+        read_manifest(LocalLocation(str(file)), no_bucket, no_web)
 
 
 # --- a bucket
@@ -81,35 +87,35 @@ def opener() -> Opener:
 
 def test_an_object_named_json_is_a_manifest(opener: Opener) -> None:
     opener.store.put("m.json", TEXT)
-    manifest = read_manifest(CloudLocation("bucket", "in/here/m.json"), opener)
+    manifest = read_manifest(CloudLocation("bucket", "in/here/m.json"), opener, no_web)
     assert manifest is not None
     assert manifest.datasets["wind"].path == "gs://bucket/in/here/turbines"
     assert opener.opened == [CloudLocation("bucket", "in/here")]
-    top = read_manifest(CloudLocation("bucket", "m.json"), opener)
+    top = read_manifest(CloudLocation("bucket", "m.json"), opener, no_web)
     assert top is not None
     assert top.datasets["wind"].path == "gs://bucket/turbines"
 
 
 def test_a_prefix_named_json_is_a_dataset(opener: Opener) -> None:
     opener.store.put("m.json/a", b"")
-    assert read_manifest(CloudLocation("bucket", "m.json"), opener) is None
-    assert read_manifest(CloudLocation("bucket", "other.json"), opener) is None
+    assert read_manifest(CloudLocation("bucket", "m.json"), opener, no_web) is None
+    assert read_manifest(CloudLocation("bucket", "other.json"), opener, no_web) is None
 
 
 def test_other_objects_are_manifests_where_they_are_asked_for(opener: Opener) -> None:
     opener.store.put("m", TEXT)
-    assert read_manifest(CloudLocation("bucket", "m"), opener) is None
+    assert read_manifest(CloudLocation("bucket", "m"), opener, no_web) is None
     assert opener.opened == []
-    assert manifest_at(CloudLocation("bucket", "m"), opener).datasets.keys() == {"wind"}
+    assert manifest_at(CloudLocation("bucket", "m"), opener, no_web).datasets.keys() == {"wind"}
     with pytest.raises(NotFound):
-        manifest_at(CloudLocation("bucket", ""), opener)
+        manifest_at(CloudLocation("bucket", ""), opener, no_web)
 
 
 def test_a_large_object_is_not_read(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests, "LONGEST_MANIFEST", 10)
     opener.store.put("m.json", TEXT)
     with pytest.raises(BadValue, match="larger than"):
-        read_manifest(CloudLocation("bucket", "m.json"), opener)
+        read_manifest(CloudLocation("bucket", "m.json"), opener, no_web)
 
 
 # --- a URL
@@ -148,7 +154,7 @@ class Web:
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    monkeypatch.setattr(manifests, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(signed_http, "_FEW_PAUSES", (0.0, 0.0))
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     server = Web()
     yield server
@@ -159,7 +165,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
 def test_a_url_answers_a_manifest(web: Web) -> None:
     web.answer(200, TEXT)
     source = web.url()
-    manifest = read_manifest(source, no_bucket)
+    manifest = read_manifest(source, no_bucket, fetch_text)
     assert manifest is not None
     assert manifest.datasets["wind"].path == f"http://127.0.0.1:{web.server.server_port}/bucket/in/turbines"
     assert web.asked == [f"/bucket/in/m.json?{SECRET}"]
@@ -167,25 +173,33 @@ def test_a_url_answers_a_manifest(web: Web) -> None:
 
 def test_a_url_answers_a_shared_dataset(web: Web) -> None:
     web.answer(200, json.dumps({"path": "gs://b/p", "files": []}).encode())
-    assert read_manifest(web.url(), no_bucket) is None
+    assert read_manifest(web.url(), no_bucket, fetch_text) is None
 
 
 def test_a_packed_answer_is_unpacked(web: Web) -> None:
     web.answer(200, gzip.compress(TEXT), Content_Encoding="gzip")
-    assert read_manifest(web.url(), no_bucket) is not None
+    assert read_manifest(web.url(), no_bucket, fetch_text) is not None
 
 
 def test_a_redirection_is_followed(web: Web) -> None:
     web.answer(302, Location="/elsewhere")
     web.answer(200, TEXT)
-    assert read_manifest(web.url(), no_bucket) is not None
+    assert read_manifest(web.url(), no_bucket, fetch_text) is not None
+
+
+@pytest.mark.parametrize("location", ["http://[bad", "ftp://host/m.json", "mailto:me"])
+def test_a_redirection_to_what_is_no_url_is_said(web: Web, location: str) -> None:
+    web.answer(302, Location=location)
+    with pytest.raises(StoreUnavailable, match="redirects to what is no URL") as caught:
+        read_manifest(web.url(), no_bucket, fetch_text)
+    assert caught.value.__context__ is None
 
 
 def test_a_busy_server_is_asked_again(web: Web) -> None:
     web.answer(503)
     web.answer(429)
     web.answer(200, TEXT)
-    assert read_manifest(web.url(), no_bucket) is not None
+    assert read_manifest(web.url(), no_bucket, fetch_text) is not None
     assert len(web.asked) == 3
 
 
@@ -202,8 +216,8 @@ def long_ago() -> str:
         (403, SECRET, PermissionRefused, "the link was refused"),
         (401, SECRET, PermissionRefused, "the link was refused"),
         (503, SECRET, StoreUnavailable, "HTTP 503"),
-        (302, SECRET, StoreUnavailable, "cannot be reached"),
-        (204, SECRET, OctuefsError, "HTTP 204"),
+        (302, SECRET, StoreUnavailable, "redirects elsewhere"),
+        (204, SECRET, StoreUnavailable, "HTTP 204"),
         (200, SECRET, BadValue, "the manifest is not JSON"),
     ],
 )
@@ -213,7 +227,7 @@ def test_what_goes_wrong_is_said_without_the_query(
     headers = {"Location": "/again?" + SECRET} if status == 302 else {}
     web.answer(status, b"" if status == 204 else b"<html>", **headers)
     with caplog.at_level("INFO"), pytest.raises(error, match=words) as caught:
-        read_manifest(web.url(query=query), no_bucket)
+        read_manifest(web.url(query=query), no_bucket, fetch_text)
     assert "Signature" not in "".join([str(caught.value), repr(caught.value.__cause__), caplog.text])
 
 
@@ -222,23 +236,23 @@ def test_a_server_that_is_not_there_is_said_without_the_query(web: Web) -> None:
     web.server.shutdown()
     web.server.server_close()
     with pytest.raises(StoreUnavailable, match="cannot be reached") as caught:
-        read_manifest(source, no_bucket)
+        read_manifest(source, no_bucket, fetch_text)
     assert "Signature" not in str(caught.value)
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_without_end(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "_SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(signed_http, "_SILENCE_SECONDS", 0.1)
     web.answer(200, b"", Content_Length="10")
     with pytest.raises((TimedOut, StoreUnavailable)) as caught:
-        read_manifest(web.url(), no_bucket)
+        read_manifest(web.url(), no_bucket, fetch_text)
     assert "Signature" not in str(caught.value)
 
 
 def test_an_answer_beyond_all_manifests_is_not_read_to_its_end(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests, "LONGEST_MANIFEST", 1 << 20)
     web.answer(200, b" " * (3 << 20))
-    with pytest.raises(BadValue, match="larger than 1 MiB"):
-        read_manifest(web.url(), no_bucket)
+    with pytest.raises(BadValue, match="larger than"):
+        read_manifest(web.url(), no_bucket, fetch_text)
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,7 @@ def test_a_datasets_root_has_no_control_panel_and_the_mounts_root_has_one(farm: 
     assert not farm.exists("turbines/.octuefs")
     assert farm.read(".octuefs/status") == b"{}\n"
     assert ".octuefs" not in farm.ls("")
+    assert "by-label/<label>/<dataset>/" in farm.text(".octuefs/views")
     farm.mkdir("turbines/.octuefs")
     assert farm.ls("turbines/.octuefs") == []
     farm.operations.write(farm.operations.open(farm.node(".octuefs/refresh"), os.O_WRONLY).handle, 0, b"1")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -193,24 +194,8 @@ def test_headers_tell_size_hash_and_metadata_whatever_their_case(server: SignedS
 
 
 def test_text_that_is_not_utf_8_is_kept_as_it_came(server: SignedServer) -> None:
-    put(server, "a")
-
-    def latin(asked: Asked) -> Answer | None:
-        stored = server.objects[asked.name]
-        if not asked.name.endswith("/a"):
-            return None
-        headers = {"x-goog-meta-k": "caf\udce9", "Content-Length": str(len(stored.data)), "x-goog-generation": "5"}
-        return 200, headers, stored.data
-
-    server.fault = latin
-    store = opened(server.share(FOLDER, ["a"]))
-    # The server's helper sends UTF-8; this byte alone is none.
-    server.fault = lambda asked: (
-        None
-        if not asked.name.endswith("/a")
-        else (200, {"x-goog-meta-k": "plain", "Content-Length": "5120", "x-goog-generation": "5"}, b"")
-    )
-    assert scanned(store)["a"].custom_metadata == {"k": "plain"}
+    server.put(f"{FOLDER}/a", DATA, {"k": "caf\udce9"})
+    assert scanned(opened(server.share(FOLDER, ["a"])))["a"].custom_metadata == {"k": "café"}
 
 
 def test_the_stored_length_counts_not_that_of_what_is_sent(server: SignedServer) -> None:
@@ -231,8 +216,7 @@ def test_a_hash_that_is_not_told_is_none(server: SignedServer) -> None:
 
 def test_a_link_for_get_alone_tells_the_same(server: SignedServer) -> None:
     server.put(f"{FOLDER}/empty", b"", {"octue__id": '"x"'})
-    expected = scanned(shared(server, "a", "b/c", "empty"))
-    server.put(f"{FOLDER}/empty", b"", {"octue__id": '"x"'})
+    put(server, "a", "b/c")
     expected = scanned(opened(server.share(FOLDER, ["a", "b/c", "empty"])))
     server.refuses_head = True
     server.asked.clear()
@@ -325,7 +309,7 @@ def test_an_object_that_is_replaced_between_head_and_get_is_noticed(server: Sign
     assert store.read_small("a", 10_000) == b"y" * len(DATA)
 
 
-def test_a_read_that_breaks_off_is_tried_again(server: SignedServer) -> None:
+def test_a_read_that_breaks_off_is_tried_again(server: SignedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     store = shared(server, "a")
     info = scanned(store)["a"]
     breaks = 2
@@ -339,11 +323,10 @@ def test_a_read_that_breaks_off_is_tried_again(server: SignedServer) -> None:
         )
 
     server.fault = cut
-    monkey_timeout = store.open(info)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(signed_http, "_SILENCE_SECONDS", 0.3)
-        store.close()
-        assert monkey_timeout.read(0, 10) == DATA[:10]
+    monkeypatch.setattr(signed_http, "_SILENCE_SECONDS", 0.3)
+    store.close()
+    assert store.open(info).read(0, 10) == DATA[:10]
+    assert breaks == -1
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
@@ -396,7 +379,7 @@ def test_a_server_that_is_not_there_is_unavailable(server: SignedServer) -> None
 def test_a_server_that_says_nothing_times_out(server: SignedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signed_http, "_SILENCE_SECONDS", 0.1)
     store = shared(server, "a")
-    ended = __import__("threading").Event()
+    ended = threading.Event()
     server.before = lambda asked: ended.wait(5)
     try:
         with pytest.raises(TimedOut, match="did not answer in time"):
@@ -436,7 +419,7 @@ def test_a_revoked_link_is_refused(server: SignedServer) -> None:
     assert list(scanned(store)) == ["b"]
     assert "the link was refused" in skipped(store)["a"]
     server.revoked = {f"{FOLDER}/a", f"{FOLDER}/b"}
-    with pytest.raises(PermissionRefused, match="the link was refused .*; ask for a new one"):
+    with pytest.raises(PermissionRefused, match=r"the link was refused .*; ask for a new one"):
         list(store.scan())
     server.revoked = set(server.objects)
     with pytest.raises(PermissionRefused, match="the link was refused"):
@@ -489,8 +472,9 @@ def test_a_shared_dataset_is_loaded_with_its_metadata_and_read_anew_with_each_re
 
 @pytest.mark.expected_logs("expired|cannot answer|is skipped|re-read|there is nothing|Not A Label")
 def test_nothing_that_is_said_anywhere_shows_what_authorises(
-    server: SignedServer, caplog: pytest.LogCaptureFixture
+    server: SignedServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(signed_http, "_SILENCE_SECONDS", 0.1)
     caplog.set_level(logging.DEBUG)
     logging.getLogger("urllib3").setLevel(logging.DEBUG)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.NOTSET)
@@ -542,7 +526,7 @@ def test_nothing_that_is_said_anywhere_shows_what_authorises(
     said += attempts()
     server.close()
     said += attempts()
-    for broken in (f"http://[bad?{SECRET}", f"http://127.0.0.1:99999/x?{SECRET}", f"http://{'a' * 70}.b/x?{SECRET}"):
+    for broken in (f"http://127.0.0.1:99999/x?{SECRET}", f"http://{'a' * 70}.b/x?{SECRET}"):
         try:
             SignedLinks().describe(broken, "x")
         except OctuefsError as error:
