@@ -203,7 +203,7 @@ def _parse_object(value: Mapping[str, Any], base: str) -> DatasetEntry:
     entries = tuple(_parse_file(file, base) for file in _items(files)) if files else None
     if is_cloud(where):
         return DatasetEntry(where, entries or None)
-    recursive = bool(value.get("recursive", True))
+    recursive = bool(entries or value.get("recursive", True))
     return DatasetEntry(where, entries or None, _fields(value, _DATASET_FIELDS), recursive)
 
 

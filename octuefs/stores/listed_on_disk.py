@@ -19,6 +19,7 @@ from octuefs.model.given import as_custom_metadata, with_given
 from octuefs.model.listed_files import FileEntry
 from octuefs.model.paths import METADATA_NAME, LocalLocation
 from octuefs.model.values import MAX_DEPTH, check_depth, load_json
+from octuefs.report import printable
 from octuefs.stores.base import ByteSource, Kind, ObjectInfo, Store
 from octuefs.stores.links import real_path
 from octuefs.stores.members import number_of
@@ -143,7 +144,7 @@ class DiskFiles:
                 raise BadValue("it holds no records")
             return records or _NO_RECORDS
         except (OctuefsError, UnicodeDecodeError) as error:
-            logger.warning("%s: it counts as no metadata: %s", path, error)
+            logger.warning("%s: it counts as no metadata: %s", printable(path), error)
             return _NO_RECORDS
 
 

@@ -27,7 +27,6 @@ from octuefs.tree.real import DatafileNode
 from octuefs.tree.vanishing import Vanishing
 from octuefs.tree.virtual import Ground, made_directory
 from octuefs.tree.xattrs import PREFIX, foreign_refusal, value_in
-from octuefs.writing.base import Caller, OpenFile
 
 
 class Combining(Ground, Protocol):
@@ -95,42 +94,6 @@ class OverAll(Branch):
             f"{self.path}/{name}: {self.path} shows several datasets at once; "
             f"change it in one dataset's own views, /<dataset>{self.path}"
         )
-
-    def create(self, name: str, flags: int, mode: int, caller: Caller) -> OpenFile:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def make_folder(self, name: str, mode: int, caller: Caller) -> None:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def make_link(self, name: str, target: str, caller: Caller) -> None:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def make_special(self, name: str, mode: int, device: int, caller: Caller) -> None:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def remove(self, name: str) -> None:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def remove_folder(self, name: str) -> None:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def give(self, name: str) -> Moving:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def take(self, moving: Moving, name: str, *, replace: bool) -> None:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def take_link(self, moving: Moving, name: str) -> None:
-        """Refuse."""
-        raise self.refusal(name)
 
 
 OF_PORTIONS: Mapping[str, Callable[[Portions], str]] = {

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 from octuefs.dataset import Dataset
-from octuefs.errors import IsADirectory, NoAttribute, NotADirectory, NotALink, NotPermitted
+from octuefs.errors import IsADirectory, NoAttribute, NotADirectory, NotALink, NotPermitted, OctuefsError
 from octuefs.index import Query
 from octuefs.stores.base import ByteSource, ObjectInfo
 from octuefs.stores.writing import Times
@@ -276,7 +276,51 @@ def _ours() -> NotPermitted:
     return NotPermitted("octuefs makes this out of the dataset; change the dataset's files instead")
 
 
-class Leaf(_Unchangeable):
+class _Closed(_Unchangeable):
+    """Refusals of all that is made in a directory, or taken out of it."""
+
+    def refusal(self, name: str) -> OctuefsError:
+        """Return the error of a change of `name` in this."""
+        return _ours()
+
+    def create(self, name: str, flags: int, mode: int, caller: Caller) -> OpenFile:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def make_folder(self, name: str, mode: int, caller: Caller) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def make_link(self, name: str, target: str, caller: Caller) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def make_special(self, name: str, mode: int, device: int, caller: Caller) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def remove(self, name: str) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def remove_folder(self, name: str) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def give(self, name: str) -> Moving:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def take(self, moving: Moving, name: str, *, replace: bool) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+    def take_link(self, moving: Moving, name: str) -> None:
+        """Refuse."""
+        raise self.refusal(name)
+
+
+class Leaf(_Closed):
     """Defaults of a node that is no directory."""
 
     control: Callable[[bytes], object] | None = None
@@ -286,48 +330,13 @@ class Leaf(_Unchangeable):
         """Be cached by the kernel."""
         return False
 
-    def _no_directory(self, name: str) -> NotADirectory:
+    def refusal(self, name: str) -> OctuefsError:
+        """Return the error of asking for anything in a file."""
         return NotADirectory(f"{name}: what stands above it is no directory")
-
-    def create(self, name: str, flags: int, mode: int, caller: Caller) -> OpenFile:
-        """Refuse: nothing is in a file."""
-        raise self._no_directory(name)
-
-    def make_folder(self, name: str, mode: int, caller: Caller) -> None:
-        """Refuse: nothing is in a file."""
-        raise self._no_directory(name)
-
-    def make_link(self, name: str, target: str, caller: Caller) -> None:
-        """Refuse: nothing is in a file."""
-        raise self._no_directory(name)
-
-    def make_special(self, name: str, mode: int, device: int, caller: Caller) -> None:
-        """Refuse: nothing is in a file."""
-        raise self._no_directory(name)
-
-    def remove(self, name: str) -> None:
-        """Refuse: nothing is in a file."""
-        raise self._no_directory(name)
-
-    def remove_folder(self, name: str) -> None:
-        """Refuse: nothing is in a file."""
-        raise self._no_directory(name)
-
-    def give(self, name: str) -> Moving:
-        """Refuse: nothing is in a file."""
-        raise self._no_directory(name)
-
-    def take(self, moving: Moving, name: str, *, replace: bool) -> None:
-        """Refuse: nothing is in a file."""
-        raise self._no_directory(name)
-
-    def take_link(self, moving: Moving, name: str) -> None:
-        """Refuse: nothing is in a file."""
-        raise self._no_directory(name)
 
     def lookup(self, name: str) -> Node:
         """Refuse: nothing is in a file."""
-        raise NotADirectory(f"{name}: what stands above it is no directory")
+        raise self.refusal(name)
 
     def entries(self) -> Iterable[DirectoryEntry]:
         """Refuse: nothing is in a file."""
@@ -346,7 +355,7 @@ class Leaf(_Unchangeable):
         return []
 
 
-class Branch(_Unchangeable):
+class Branch(_Closed):
     """Defaults of a directory: one of our making, in which nothing can be made."""
 
     volatile = False
@@ -359,42 +368,6 @@ class Branch(_Unchangeable):
     def truncate(self, length: int) -> None:
         """Refuse: a directory has no bytes."""
         raise IsADirectory("a directory cannot be cut")
-
-    def create(self, name: str, flags: int, mode: int, caller: Caller) -> OpenFile:
-        """Refuse."""
-        raise _ours()
-
-    def make_folder(self, name: str, mode: int, caller: Caller) -> None:
-        """Refuse."""
-        raise _ours()
-
-    def make_link(self, name: str, target: str, caller: Caller) -> None:
-        """Refuse."""
-        raise _ours()
-
-    def make_special(self, name: str, mode: int, device: int, caller: Caller) -> None:
-        """Refuse."""
-        raise _ours()
-
-    def remove(self, name: str) -> None:
-        """Refuse."""
-        raise _ours()
-
-    def remove_folder(self, name: str) -> None:
-        """Refuse."""
-        raise _ours()
-
-    def give(self, name: str) -> Moving:
-        """Refuse."""
-        raise _ours()
-
-    def take(self, moving: Moving, name: str, *, replace: bool) -> None:
-        """Refuse."""
-        raise _ours()
-
-    def take_link(self, moving: Moving, name: str) -> None:
-        """Refuse."""
-        raise _ours()
 
     def open(self) -> ByteSource:
         """Refuse: a directory has no bytes."""

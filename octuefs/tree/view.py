@@ -15,11 +15,10 @@ from octuefs.errors import BadValue, NotFound, NotPermitted
 from octuefs.index import Index, Query
 from octuefs.stores.writing import Times
 from octuefs.tree.context import Context
-from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Moving, Node, virtual_inode
+from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Node, virtual_inode
 from octuefs.tree.queries import Not
 from octuefs.tree.scope import Scope
 from octuefs.tree.virtual import made_directory
-from octuefs.writing.base import Caller, OpenFile
 
 V = TypeVar("V")
 
@@ -133,42 +132,6 @@ class View(Branch, Generic[V]):
     def refusal(self, name: str) -> NotPermitted:
         """Return the error of a change that means nothing here."""
         return NotPermitted(f"{self.child_path(name)}: {self.path} holds the values that occur, and nothing else")
-
-    def create(self, name: str, flags: int, mode: int, caller: Caller) -> OpenFile:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def make_folder(self, name: str, mode: int, caller: Caller) -> None:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def make_link(self, name: str, target: str, caller: Caller) -> None:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def make_special(self, name: str, mode: int, device: int, caller: Caller) -> None:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def remove(self, name: str) -> None:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def remove_folder(self, name: str) -> None:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def give(self, name: str) -> Moving:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def take(self, moving: Moving, name: str, *, replace: bool) -> None:
-        """Refuse."""
-        raise self.refusal(name)
-
-    def take_link(self, moving: Moving, name: str) -> None:
-        """Refuse."""
-        raise self.refusal(name)
 
 
 def encoded(values: Iterable[str], encode: Callable[[str], str | None]) -> list[str]:

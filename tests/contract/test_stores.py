@@ -272,7 +272,9 @@ def test_check_is_content_with_a_place_that_is_there(place: Place) -> None:
 
 def test_check_says_in_words_that_a_place_is_missing(place: Place) -> None:
     store = place.missing()
-    with pytest.raises(NotFound, match=r"there is no such (folder|bucket).*missing|missing.*(there is no|no such|No such)"):
+    with pytest.raises(
+        NotFound, match=r"there is no such (folder|bucket).*missing|missing.*(there is no|no such|No such)"
+    ):
         store.check()
     store.close()
 

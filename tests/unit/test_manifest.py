@@ -116,6 +116,7 @@ def test_a_set_as_the_sdk_encodes_it_is_a_list_of_files() -> None:
 
 def test_a_local_folder_can_be_taken_without_its_sub_folders() -> None:
     assert not only({"path": "/p", "recursive": False}).recursive
+    assert only({"path": "/p", "recursive": False, "files": ["/p/sub/a"]}).recursive, "as in the SDK"
 
 
 def test_a_listed_object_may_have_a_name_that_no_file_can_have() -> None:

@@ -543,3 +543,19 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
         if other is not None:
             yield other
             yield from chain_of(other)
+
+
+def test_a_proxy_of_the_environment_is_used_but_not_for_this_machine(
+    server: SignedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(server, "a")
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, server.endpoint)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    links = SignedLinks()
+    far = server.url(f"{FOLDER}/a").replace(server.endpoint, "http://shared.invalid")
+    assert links.describe(far, "a").size == len(DATA)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert links.describe(server.url(f"{FOLDER}/a"), "a").size == len(DATA)
+    links.close()
