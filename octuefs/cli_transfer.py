@@ -181,7 +181,7 @@ def _verify_bytes(dataset: "Dataset", outcome: "Outcome") -> int:
     from octuefs.transfer.verify import remembered_in, verify_bytes
 
     cache = None
-    if not dataset.in_cloud:
+    if not dataset.location.in_cloud:
         with suppress(OSError, OctuefsError, sqlite3.Error):  # then nothing is remembered, which the outcome says
             cache = HashCache(places.hash_cache())
     try:

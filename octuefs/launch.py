@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from octuefs import places
@@ -252,15 +253,15 @@ def size_text(size: int) -> str:
 
 def paths_to_try(summary: dict[str, Any]) -> list[str]:
     """Return a few commands that show what the mount can do."""
-    place = summary["mount_point"]
+    place = quote(summary["mount_point"])
     if not summary["views"]:
         return [f"ls {place}", f"getfattr -d {place}", f"cat {place}/.octuefs/status"]
     commands = [f"ls {place}"]
-    commands += [f"ls {place}/{name}" for name in list(summary.get("datasets", ()))[:1]]
+    commands += [f"ls {place}/{quote(name)}" for name in list(summary.get("datasets", ()))[:1]]
     if summary["labels"]:
-        commands.append(f"ls {place}/by-label/{summary['labels'][0]}")
+        commands.append(f"ls {place}/by-label/{quote(summary['labels'][0])}")
     elif summary["extensions"]:
-        commands.append(f"ls {place}/by-ext/{summary['extensions'][0] or '_'}")
+        commands.append(f"ls {place}/by-ext/{quote(summary['extensions'][0] or '_')}")
     else:
         commands.append(f"cat {place}/.octuefs/views")
     return [*commands, f"cat {place}/.hash"]

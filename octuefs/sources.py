@@ -15,10 +15,10 @@ from octuefs.manifests import read_manifest
 from octuefs.model.listed_files import FileEntry, cloud_path_of_url, place_below, place_files
 from octuefs.model.manifest import DatasetEntry, Manifest
 from octuefs.model.metadata import DatasetMetadata, decode_dataset_record
-from octuefs.model.paths import CloudLocation, UrlLocation, parse_location, parse_source
+from octuefs.model.paths import METADATA_NAME, LocalLocation, UrlLocation, name_of, parse_location, parse_source
 from octuefs.report import Report
 from octuefs.stores.base import Ownership, Store
-from octuefs.wiring import fetch_text, open_listed, open_store, unloaded_dataset
+from octuefs.wiring import fetch_text, named_within, open_bucket, open_listed, open_store, unloaded_dataset
 
 _AT_ONCE = 32
 _LISTED = "its files are listed one by one, wherever they are; mount the folders that they are in to change them"
@@ -36,10 +36,7 @@ def find_manifest(config: MountConfig) -> Manifest | DatasetEntry:
 
 
 def _read_manifest(config: SourceConfig) -> Manifest | None:
-    def open_bucket(location: CloudLocation) -> Store:
-        return open_store(replace(config, source=str(location)))
-
-    return read_manifest(config.location, open_bucket, fetch_text)
+    return read_manifest(config.location, lambda bucket: open_bucket(bucket, config.access), fetch_text)
 
 
 @contextmanager
@@ -108,8 +105,12 @@ def opened_entry(
     config = replace(config, source=entry.path, recursive=config.recursive and entry.recursive)
     location = config.location
     given = _given(entry, report)
+    if isinstance(location, LocalLocation) and entry.files is not None:
+        entry = replace(entry, files=tuple(named_within(entry.path, entry.files, mount_point)))
     if isinstance(location, UrlLocation) and entry.files is None:
         return _only_read(unloaded_dataset(config, open_store(config, ownership=ownership), report, stack), _SHARED)
+    placed = place_files(entry.path, entry.files or ())
+    _note_twice(entry, len(placed), report)
     if entry.files is None or _lie_within(entry.path, entry.files):
         store = open_store(config, mount_point, read_only=read_only, ownership=ownership)
         if entry.files is None:
@@ -118,8 +119,19 @@ def opened_entry(
         fixed = replace(given or DatasetMetadata(), files=files)
         return unloaded_dataset(config, store, report, stack, fixed=fixed)
     place = location if not isinstance(location, UrlLocation) else parse_location(cloud_path_of_url(location.url))
-    store = open_listed(place, place_files(entry.path, entry.files), config.access, mount_point, ownership)
+    store = open_listed(place, placed, config.access, mount_point, ownership)
     return _listed(store, given, config, report, stack)
+
+
+def _note_twice(entry: DatasetEntry, shown: int, report: Report) -> None:
+    """Say where the SDK counts files that a listing cannot show: the same one twice, and metadata as data."""
+    files = entry.files or ()
+    problems = []
+    if len(files) > shown:
+        problems.append(f"{len(files) - shown} of its files are listed before; each counts once, in the SDK every time")
+    if any(name_of(file.path) == METADATA_NAME for file in files):
+        problems.append(f"it lists a {METADATA_NAME}, which is metadata and no datafile here; the SDK counts it")
+    report.set_problems("files of the manifest", problems)
 
 
 def open_listed_elsewhere(

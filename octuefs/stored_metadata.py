@@ -172,7 +172,8 @@ class StoredMetadata:
         if self.named is not None:
             missing = sorted(self.named.difference(present))
             problems = [f"it names a file that is not there: {path}" for path in missing]
-            self._report.set_problems(f"{METADATA_NAME}: missing files", problems)
+            subject = "files of the manifest" if self.is_fixed else METADATA_NAME
+            self._report.set_problems(f"{subject}: missing", problems)
 
     def _name_files(self, files: tuple[str, ...] | None) -> None:
         """Take the list of files of a dataset's record; an empty one means none on a disk, all in the cloud."""

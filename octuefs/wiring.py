@@ -4,10 +4,11 @@
 """
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from octuefs import places
@@ -17,7 +18,7 @@ from octuefs.dataset import Dataset
 from octuefs.errors import OctuefsError
 from octuefs.index import Index
 from octuefs.keeper import Keeper
-from octuefs.model.listed_files import FileEntry
+from octuefs.model.listed_files import FileEntry, is_cloud, place_below
 from octuefs.model.metadata import DatasetMetadata
 from octuefs.model.paths import CloudLocation, Location, UrlLocation, parent_of
 from octuefs.report import Report
@@ -58,6 +59,13 @@ def open_store(
     return _checked(LocalStore(location, mount_point))
 
 
+def open_bucket(location: CloudLocation, access: Access, ownership: Ownership | None = None) -> Store:
+    """Return the store of a prefix for reading objects by their names; nothing is asked, so it need not be listed."""
+    from octuefs.stores.gcs import GcsStore
+
+    return GcsStore(location, access=access, read_only=True, ownership=ownership)
+
+
 def open_listed(
     location: Location,
     placed: Iterable[tuple[str, FileEntry]],
@@ -69,7 +77,6 @@ def open_listed(
 
     :raise OctuefsError: where none of them can be read
     """
-    from octuefs.stores.gcs import GcsStore
     from octuefs.stores.listed import ListedStore
     from octuefs.stores.local import LocalStore
     from octuefs.stores.signed_http import SignedLinks
@@ -79,12 +86,43 @@ def open_listed(
             location,
             placed,
             open_folder=lambda folder: LocalStore(folder, mount_point),
-            open_bucket=lambda bucket: GcsStore(bucket, access=access, read_only=True, ownership=ownership),
+            open_bucket=lambda bucket: open_bucket(bucket, access, ownership),
             open_links=lambda: SignedLinks(ownership=ownership),
             avoid=mount_point,
             ownership=ownership,
         )
     )
+
+
+def named_within(path: str, files: Iterable[FileEntry], mount_point: str | None = None) -> list[FileEntry]:
+    """Return listed files, those that lie in the local folder `path` by another way, through links, named as in it.
+
+    Nothing in `mount_point` is looked at.
+    """
+    from octuefs.stores.links import real_path
+
+    avoid = os.path.realpath(mount_point) if mount_point is not None else None
+
+    def real(folder: str) -> str | None:
+        try:
+            return real_path(folder, avoid)[0]
+        except OSError:
+            return None
+
+    root, known = real(path), dict[str, str | None]()
+
+    def named(file: FileEntry) -> FileEntry:
+        folder, name = os.path.split(file.path)
+        if is_cloud(file.path) or root is None or place_below(path, file.path) is not None:
+            return file
+        if folder not in known:
+            known[folder] = real(folder)
+        there = known[folder]
+        if there is None or not f"{there}/".startswith(root.rstrip("/") + "/"):
+            return file
+        return replace(file, path=os.path.normpath(os.path.join(path, os.path.relpath(there, root), name)))
+
+    return [named(file) for file in files]
 
 
 def fetch_text(url: str, limit: int) -> bytes:

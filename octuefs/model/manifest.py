@@ -25,7 +25,6 @@ from octuefs.model.values import MAX_DEPTH, TooDeep, check_depth, shown, stored_
 
 __all__ = [
     "MANIFEST_NAME",
-    "RESERVED_NAMES",
     "DatasetEntry",
     "FileEntry",
     "Manifest",
@@ -44,28 +43,6 @@ __all__ = [
 
 MANIFEST_NAME = ".octue-manifest.json"
 """The name, in the root of a mounted manifest, of the manifest itself."""
-
-RESERVED_NAMES = frozenset(
-    {
-        METADATA_NAME,
-        MANIFEST_NAME,
-        ".octuefs",
-        ".hash",
-        ".hashes",
-        ".metadata_hash",
-        ".one",
-        "by-label",
-        "by-ext",
-        "by-tag",
-        "by-date",
-        "by-id",
-        "by-hash",
-        "filter",
-        "not",
-        "order-by",
-    }
-)
-"""Names that answer in the root of a mounted manifest, and that a dataset of it would hide."""
 
 _LEVELS_ABOVE_FIELDS = 5
 """A datafile's field lies in its dictionary, in `files`, in the dataset's, in `datasets`, in the manifest."""
@@ -149,7 +126,7 @@ def describes_one_dataset(data: bytes) -> bool:
 
 def _load(data: bytes) -> _Object:
     try:
-        content = json.loads(data.decode("utf-8"), object_pairs_hook=_object)
+        content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
         check_depth(content, MAX_DEPTH + _LEVELS_ABOVE_FIELDS)
     except UnicodeDecodeError as error:
         raise BadValue(f"the manifest is not UTF-8 (at byte {error.start})") from None
@@ -170,8 +147,8 @@ def check_dataset_name(name: str) -> None:
     if name == "":
         raise BadValue("a dataset's name is empty; it is to be the name of a folder")
     problem = "it has a slash" if "/" in name else problem_with_path(name)
-    if problem is None and name in RESERVED_NAMES:
-        problem = "this name answers in the mount already"
+    if problem is None and name == METADATA_NAME:
+        problem = "this name is for metadata alone"
     if problem is not None:
         raise BadValue(f"{shown(name)} cannot be the name of a dataset's folder: {problem}; rename the dataset")
 

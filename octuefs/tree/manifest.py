@@ -196,6 +196,7 @@ class ManifestNamespace:
 
     def shadowed_paths(self) -> Iterator[str]:
         """See `MountedTree`."""
+        yield from (name for name in self.parts if self.of_root(name) is not None)
         for name, namespace in self._in_reach().items():
             for path in namespace.shadowed_paths():
                 yield f"{name}/{path}"

@@ -583,3 +583,13 @@ def test_two_hundred_datasets(tmp_path: Path) -> None:
         (tmp_path / "many/d199/underneath.csv").write_bytes(b"u")
         wait_for(lambda: (point / "d199/underneath.csv").exists())
     assert (tmp_path / "many/d7/new.csv").read_bytes() == b"new"
+
+
+def test_regression_files_reached_by_another_link_lie_in_their_folder(world: World) -> None:
+    (world.folder.parent / "link").symlink_to(world.folder)
+    entry = {"path": "link", "files": ["mast/2024/b.csv", "link/a.csv", "mast/a.csv"]}
+    with mounted(write_manifest(world.manifest.parent / "linked.json", {"d": entry})) as point:
+        assert tree(point) == expected(d=LOCAL)
+        (point / "d/a.csv").write_bytes(b"edited\n")
+        assert "listed before" in (point / ".octuefs/errors").read_text()
+    assert (world.folder / "a.csv").read_bytes() == b"edited\n"

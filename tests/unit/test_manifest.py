@@ -13,18 +13,18 @@ from octuefs.model.hashes import hash_of_manifest, hash_of_set
 from octuefs.model.listed_files import absolute_path, cloud_path_of_url, place_below
 from octuefs.model.manifest import (
     MANIFEST_NAME,
-    RESERVED_NAMES,
     DatasetEntry,
     FileEntry,
     Manifest,
+    check_dataset_name,
     dataset_dictionary,
     describes_one_dataset,
     manifest_text,
     parse_manifest,
     place_files,
 )
+from octuefs.model.paths import METADATA_NAME
 from octuefs.tree.namespace import NAMES
-from octuefs.tree.views import VIEWS
 from support.golden import cases, manifests
 
 SECRET = "X-Goog-Signature=5ec2e7"
@@ -149,7 +149,6 @@ def test_a_listed_object_may_have_a_name_that_no_file_can_have() -> None:
         ('{"datasets": {"a\\u0000": "/x"}}', "NUL"),
         ('{"datasets": {"a\\ud800": "/x"}}', "Unicode"),
         (json.dumps({"datasets": {"ü" * 128: "/x"}}), "256 bytes"),
-        ('{"datasets": {"by-label": "/x"}}', "answers in the mount"),
         ('{"datasets": {"a": 1}}', "dataset 'a': .*neither"),
         ('{"datasets": {"a": null}}', "dataset 'a': .*neither"),
         ('{"datasets": {"a": ["/x"]}}', "dataset 'a': .*neither"),
@@ -212,9 +211,11 @@ def test_no_repr_tells_what_authorises_a_link() -> None:
     assert SECRET not in repr(manifest)
 
 
-def test_every_name_that_answers_in_a_root_is_reserved() -> None:
-    tops = {name.partition("/")[0] for name in NAMES}
-    assert tops | set(VIEWS) | {MANIFEST_NAME} == RESERVED_NAMES
+def test_a_dataset_may_have_the_name_of_a_view_which_it_hides() -> None:
+    for name in {name.partition("/")[0] for name in NAMES} - {METADATA_NAME} | {MANIFEST_NAME}:
+        check_dataset_name(name)
+    with pytest.raises(BadValue, match="metadata alone"):
+        check_dataset_name(METADATA_NAME)
 
 
 def test_a_shared_dataset_is_told_from_a_manifest() -> None:

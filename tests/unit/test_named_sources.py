@@ -39,7 +39,7 @@ def test_what_has_a_name_is_told_from_paths_and_links(tmp_path: Path, monkeypatc
         (["a=/x", "/y"], "'/y' has no name"),
         (["=/x"], "empty"),
         (["..=/x"], "cannot be the name"),
-        (["by-label=/x"], "cannot be the name"),
+        ([".octue=/x"], "cannot be the name"),
         (["a="], "a= names no source"),
         (["a=s3://b"], "a: cannot read s3://"),
         (["a=gs://"], "a: .*no bucket"),
