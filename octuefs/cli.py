@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octuefs import __version__
-from octuefs.cli_look import add_look_commands
-from octuefs.cli_manifest import add_manifest_command
-from octuefs.cli_options import (
+from octuefs.commands.look import add_look_commands
+from octuefs.commands.manifest import add_manifest_command
+from octuefs.commands.options import (
     AnonymousOption,
     BillingProjectOption,
     ImpersonateOption,
@@ -27,12 +27,12 @@ from octuefs.cli_options import (
     RecursiveOption,
     access_of,
 )
-from octuefs.cli_share import add_share_command
-from octuefs.cli_transfer import add_transfer_commands
+from octuefs.commands.share import add_share_command
+from octuefs.commands.terminal import counting, failing_in_words
+from octuefs.commands.transfer import add_transfer_commands
 from octuefs.config import DEFAULT_METADATA_TTL, MountConfig, SourceConfig, check_mount
 from octuefs.errors import BadValue, OctuefsError
 from octuefs.report import printable
-from octuefs.terminal import counting, failing_in_words
 
 if TYPE_CHECKING:
     from octuefs.launch import Left
@@ -169,7 +169,7 @@ def mount(
 
 def _named(sources: list[str]) -> dict[str, str]:
     """Return the sources by name, none where there is a single one without a name."""
-    from octuefs.named_sources import is_named, parse_named
+    from octuefs.commands.named_sources import is_named, parse_named
 
     if len(sources) == 1 and not is_named(sources[0]):
         return {}

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from octuefs import cli_look, terminal
 from octuefs.cli import app
+from octuefs.commands import look, terminal
 from octuefs.model.hashes import encode_crc32c, extend_crc32c
 from support import mounting
 from support.gcs import Bucket
@@ -439,7 +439,7 @@ def test_one_progress_ends_before_the_next_begins(command: str, dataset: Path, m
         yield lambda _: None
         told.append(f"{text} ends")
 
-    for module in (cli_look, terminal):
+    for module in (look, terminal):
         monkeypatch.setattr(module, "counting", progress)
     assert run_here(command, dataset).returncode == 0
     assert told == [f"{text}, files: {event}" for text in ("reading", "hashing") for event in ("begins", "ends")]

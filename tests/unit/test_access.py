@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from octuefs.cli import app
-from octuefs.cli_options import access_of
+from octuefs.commands.options import access_of
 from octuefs.errors import BadValue, OctuefsError, PermissionRefused, StoreUnavailable
 from octuefs.model.paths import CloudLocation
 from octuefs.stores.base import Access

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from octuefs.commands.named_sources import is_named, parse_named
 from octuefs.errors import BadValue
-from octuefs.named_sources import is_named, parse_named
 
 LINK = "https://host/b/p/.signed_metadata_files/x?Signature=5ec2e7=="
 

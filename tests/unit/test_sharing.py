@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from google.cloud.storage import _signing
 
+from octuefs.commands.sharing import Shared, find_source, parse_lifetime, share
 from octuefs.errors import BadValue, OctuefsError, PermissionRefused, StoreUnavailable
 from octuefs.model.paths import CloudLocation
-from octuefs.sharing import Shared, find_source, parse_lifetime, share
 from octuefs.stores.base import Access, ObjectInfo
 from octuefs.stores.gcs_signing import GcsSigner
 from octuefs.stores.writing import Body, ObjectProperties, Precondition

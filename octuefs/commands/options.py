@@ -1,6 +1,6 @@
 """The options that commands share: how far a dataset goes, and with what rights buckets are asked.
 
-`cli.py`, `cli_transfer.py`, `cli_manifest.py` and `cli_share.py` annotate their parameters with these types and make an
+`cli.py` and the modules beside this one annotate their parameters with these types and make an
 `Access` of them with `access_of`.
 """
 

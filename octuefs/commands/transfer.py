@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from octuefs.cli_options import AnonymousOption, BillingProjectOption, ImpersonateOption, KeyFileOption, access_of
+from octuefs.commands.options import AnonymousOption, BillingProjectOption, ImpersonateOption, KeyFileOption, access_of
+from octuefs.commands.terminal import TransferBar, failing_in_words, opened
 from octuefs.config import SourceConfig, check_source
 from octuefs.errors import BadValue, OctuefsError, from_os_error
 from octuefs.mounts import mount_above
 from octuefs.report import printable
-from octuefs.terminal import TransferBar, failing_in_words, opened
 
 if TYPE_CHECKING:
     from octuefs.dataset import Dataset

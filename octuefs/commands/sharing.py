@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 
+from octuefs.commands.mounted_datasets import MountedPath, ask_for_dataset, find_in_mount
 from octuefs.errors import BadValue
 from octuefs.model.paths import (
     GS_SCHEME,
@@ -26,7 +27,6 @@ from octuefs.model.paths import (
     parse_source,
 )
 from octuefs.model.values import stored_form
-from octuefs.mounted_datasets import MountedPath, ask_for_dataset, find_in_mount
 from octuefs.stores.writing import ObjectProperties, Precondition
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from octuefs.commands.terminal import failing_in_words
 from octuefs.errors import BadValue, OctuefsError
 from octuefs.report import printable
-from octuefs.terminal import failing_in_words
 
 
 def add_manifest_command(app: typer.Typer) -> None:
@@ -39,9 +39,9 @@ def manifest(
     with failing_in_words():
         import uuid
 
+        from octuefs.commands.named_sources import parse_named
         from octuefs.launch import counted
         from octuefs.model.manifest import manifest_text
-        from octuefs.named_sources import parse_named
 
         datasets = {name: _dataset(name, source) for name, source in parse_named(sources).items()}
         text = manifest_text(str(uuid.uuid4()), None, datasets)
@@ -57,8 +57,8 @@ def _dataset(name: str, source: str) -> str | dict[str, Any]:
 
     :raise OctuefsError: where it cannot be told, or has no files though it is to have only some
     """
+    from octuefs.commands.mounted_datasets import ask_for_dataset, find_in_mount
     from octuefs.config import SourceConfig, check_source
-    from octuefs.mounted_datasets import ask_for_dataset, find_in_mount
 
     try:
         place = find_in_mount(source)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octuefs.cli_options import (
+from octuefs.commands.options import (
     AnonymousOption,
     BillingProjectOption,
     ImpersonateOption,
@@ -18,9 +18,9 @@ from octuefs.cli_options import (
     RecursiveOption,
     access_of,
 )
+from octuefs.commands.terminal import counting, failing_in_words, opened_all
 from octuefs.config import SourceConfig
 from octuefs.report import printable
-from octuefs.terminal import counting, failing_in_words, opened_all
 
 if TYPE_CHECKING:
     from octuefs.datafile import Datafile
@@ -48,7 +48,13 @@ def info(
 ) -> None:
     """Say what a dataset is: name, ID, counts, labels, tags, hash. In a mount: every attribute of a path."""
     with failing_in_words():
-        from octuefs.inspect import dataset_facts, facts_text, manifest_facts, manifest_text, mounted_attributes
+        from octuefs.commands.inspect import (
+            dataset_facts,
+            facts_text,
+            manifest_facts,
+            manifest_text,
+            mounted_attributes,
+        )
 
         facts = mounted_attributes(source)
         text = facts_text
@@ -99,7 +105,7 @@ def list_command(
 ) -> None:
     """List datafiles: size, path, labels."""
     with failing_in_words():
-        from octuefs.inspect import datafile_facts, datafile_line, select_datafiles
+        from octuefs.commands.inspect import datafile_facts, datafile_line, select_datafiles
         from octuefs.model.filters import parse_filter
         from octuefs.model.ordering import parse_ordering
 

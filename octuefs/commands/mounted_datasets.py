@@ -1,6 +1,6 @@
 """Datasets named by paths in mounts of ours: the daemons say where their files really are.
 
-`cli_manifest.py` asks; see `tree.located` for the other side.
+`manifest.py` asks; see `tree.located` for the other side.
 """
 
 import os

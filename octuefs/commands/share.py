@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from octuefs.cli_options import BillingProjectOption, ImpersonateOption, KeyFileOption, access_of
+from octuefs.commands.options import BillingProjectOption, ImpersonateOption, KeyFileOption, access_of
+from octuefs.commands.terminal import counting, failing_in_words, opened
 from octuefs.config import SourceConfig
 from octuefs.model.paths import CloudLocation
-from octuefs.terminal import counting, failing_in_words, opened
 
 if TYPE_CHECKING:
     from octuefs.stores.writing import ObjectStore
@@ -38,9 +38,15 @@ def share(
     --billing-project that project pays for what the link's readers ask. The files are those of now.
     """
     with failing_in_words():
+        from octuefs.commands.sharing import (
+            SURE_BY_GOOGLE,
+            find_source,
+            parse_lifetime,
+            shared_dataset,
+            shared_in_mount,
+        )
+        from octuefs.commands.sharing import share as share_now
         from octuefs.launch import counted
-        from octuefs.sharing import SURE_BY_GOOGLE, find_source, parse_lifetime, shared_dataset, shared_in_mount
-        from octuefs.sharing import share as share_now
         from octuefs.wiring import open_signer, open_store
 
         lifetime = parse_lifetime(expires)
