@@ -3,8 +3,10 @@
 One that cannot be reached has its folder in the mount all the same; who reads it gets the reason as an errno.
 """
 
+import errno
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +17,7 @@ from typing import Any
 
 from octuefs.config import MountConfig
 from octuefs.dataset import Dataset
-from octuefs.errors import NotFound, OctuefsError, PermissionRefused, from_os_error
+from octuefs.errors import NotADirectory, NotFound, OctuefsError, PermissionRefused, from_os_error
 from octuefs.model.manifest import DatasetEntry, place_files
 from octuefs.model.metadata import DatasetMetadata
 from octuefs.model.paths import LocalLocation, parse_source
@@ -25,7 +27,7 @@ from octuefs.tree.namespace import Namespace
 
 logger = logging.getLogger(__name__)
 
-_GONE = (NotFound, PermissionRefused)
+_GONE = (NotFound, NotADirectory, PermissionRefused)
 """What says that a dataset cannot be reached; what a store does not answer may come yet, and the old facts stand."""
 _LOOK_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 2.0
@@ -56,6 +58,8 @@ class DatasetPart:
         self._folder: tuple[int, int] | None = None
         """Which folder of a disk the dataset was when it was looked at last."""
         self._reached = False
+        self._failure: OctuefsError | None = None
+        """Why the store could not be read when the dataset was looked at last."""
         self._trying: Future[None] | None = None
         self._closed = False
 
@@ -83,6 +87,7 @@ class DatasetPart:
                     self.generation += 1
             if too_late:
                 mounted.close()
+                return
         self._tried_at = time.monotonic()
         self._tell()
 
@@ -111,9 +116,10 @@ class DatasetPart:
         """Learn, now and then, whether a dataset that was in reach has gone, or has come back."""
         with self._lock:
             now = time.monotonic()
-            if now - self._looked_at < _LOOK_SECONDS:
+            failure = dataset.keeper.failure
+            if now - self._looked_at < _LOOK_SECONDS and failure is self._failure:
                 return
-            self._looked_at = now
+            self._looked_at, self._failure = now, failure
         gone = self._gone_from_disk(dataset) or dataset.keeper.failure
         if isinstance(gone, _GONE):
             self.error = gone
@@ -133,6 +139,8 @@ class DatasetPart:
             return None
         try:
             facts = os.stat(location.path)
+            if not stat.S_ISDIR(facts.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         except OSError as error:
             self._folder = None
             return from_os_error(error, location.path)

@@ -168,8 +168,10 @@ class ManifestNamespace:
         first = path.split("/", 2)[1]
         part = self.parts.get(first)
         if part is not None:
-            generation, namespace = part.generation, part.namespace_or_none
-            return _version(generation, namespace.version(path) if namespace is not None else 0)
+            namespace = part.namespace_or_none
+            number = namespace.version(path) if namespace is not None else 0
+            still_there = part.namespace_or_none is not None  # asked again, for the store may just have said otherwise
+            return _version(part.generation, number if still_there else 0)
         if first in VIEWS or first in TEXTS:
             expire_all([it.dataset.keeper for it in self._in_reach().values()])
         return self._changes + sum(map(_version_of, self.parts.values()))

@@ -436,7 +436,7 @@ def test_a_dataset_that_goes_away_and_comes_back(world: World, tmp_path: Path) -
     def is_there(name: str) -> bool:
         try:
             return bool(os.listdir(point / name))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     with mounted(manifest) as point:
@@ -454,6 +454,11 @@ def test_a_dataset_that_goes_away_and_comes_back(world: World, tmp_path: Path) -
         assert (point / "late/written.csv").read_bytes() == b"w"
         shutil.rmtree(late)
         wait_for(lambda: not is_there("late"))
+        late.write_bytes(b"a file in its place")
+        time.sleep(0.6)
+        with pytest.raises(NotADirectoryError):
+            os.listdir(point / "late")
+        late.unlink()
         write_local(late, {"again.csv": b"again\n"})
         wait_for(lambda: is_there("late") and tree(point / "late") == {"again.csv": b"again\n"})
         assert run_octuefs("refresh", point).returncode == 0
