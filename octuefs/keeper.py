@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
-from octuefs.datafile import NO_METADATA, Datafile
+from octuefs.classification import Classifier
+from octuefs.datafile import Datafile
 from octuefs.differences import (
     Listing,
     differing_files,
@@ -23,10 +24,9 @@ from octuefs.differences import (
 )
 from octuefs.errors import NotFound, OctuefsError, StoreUnavailable
 from octuefs.index import Change, DatafileSeen, Folder, FolderSeen, Index, Other, OtherSeen, Reading, Removed
-from octuefs.model.metadata import DatafileMetadata, DatasetMetadata, OctueDocument, decode_custom_metadata
+from octuefs.model.metadata import DatafileMetadata, DatasetMetadata, OctueDocument
 from octuefs.model.paths import (
     METADATA_NAME,
-    SIGNED_METADATA_NAME,
     is_temporary,
     join,
     name_of,
@@ -93,6 +93,7 @@ class Keeper:
         """Temporary files or objects of ours that the latest reading of the whole store found."""
         self.other_names = OtherNames()
         """Links to files of a disk: they change with the files."""
+        self._classifier = Classifier(store, report, index, self.other_names)
         self._to_look_at: set[str] = set()
         self._looking: Future[None] | None = None
 
@@ -375,59 +376,8 @@ class Keeper:
             yield OtherSeen(replace(described, version=None))
 
     def classify(self, info: ObjectInfo, metadata: DatafileMetadata | None) -> Change:
-        """Return what stands at `info.path`: a datafile, with `metadata` on a disk, or something else."""
-        name = name_of(info.path)
-        if self.in_cloud:
-            return self._classify_object(info) if self._counts(info) else OtherSeen(info)
-        if name == METADATA_NAME or info.kind is Kind.SPECIAL:
-            return OtherSeen(info)
-        if info.kind is Kind.SYMLINK:
-            target = self.store.follow_link(info.path)
-            self.report.set_problems(info.path, [target.reason] if target.kind == "broken" else [])
-            if target.kind == "other":
-                self.other_names.discard_link(info.path)
-                return OtherSeen(info)
-            self.other_names.add_link(info.path, target.info.path if target.info is not None else None)
-            return self._datafile_on_disk(info, metadata, target.info)
-        return self._datafile_on_disk(info, metadata, info)
-
-    def _counts(self, info: ObjectInfo) -> bool:
-        """Say whether an object is a datafile; of those that a list names all are, as in the SDK, but `.octue`."""
-        name = name_of(info.path)
-        if info.origin is not None:
-            return name != METADATA_NAME
-        return not name.endswith(METADATA_NAME) and SIGNED_METADATA_NAME not in self.location.of(info.path)
-
-    def _classify_object(self, info: ObjectInfo) -> DatafileSeen:
-        """Return the datafile whose metadata stands with it; one on a disk, in a list of files, is yet to be hashed."""
-        decoded, problems = decode_custom_metadata(info.custom_metadata or {})
-        datafile = Datafile(info, self.location, decoded or NO_METADATA, info)
-        if info.is_listed_on_disk:
-            self._keep_hash(datafile)
-        elif info.crc32c is None:
-            datafile.crc32c = 0
-            if not is_unstored(info):
-                problems.append("the store does not tell its hash; it counts as that of no bytes, as in the SDK")
-        self.report.set_problems(info.path, problems)
-        return DatafileSeen(datafile)
-
-    def _keep_hash(self, datafile: Datafile) -> None:
-        """Give a file on a disk the hash that is known of the same content."""
-        known = self.index.shadowed.get(datafile.path) or self.index.entry(datafile.path)
-        if not isinstance(known, Datafile) or known.content is None or datafile.content is None:
-            return
-        if known.content.content_version == datafile.content.content_version:
-            datafile.crc32c = known.crc32c
-
-    def _datafile_on_disk(
-        self, info: ObjectInfo, metadata: DatafileMetadata | None, content: ObjectInfo | None
-    ) -> DatafileSeen:
-        """Return a datafile that keeps the hash which is known of the same content."""
-        if info.links > 1:
-            self.other_names.add_hard_link(info.path, info.inode)
-        datafile = Datafile(info, self.location, metadata or NO_METADATA, content)
-        self._keep_hash(datafile)
-        return DatafileSeen(datafile)
+        """Return what stands at `info.path`; see `Classifier`."""
+        return self._classifier.classify(info, metadata)
 
 
 def expire_all(keepers: Iterable[Keeper]) -> None:
@@ -440,8 +390,3 @@ def expire_all(keepers: Iterable[Keeper]) -> None:
         wait([reading for _, reading in under_way], _LONGEST_WAIT_SECONDS)
         for keeper, reading in under_way:
             keeper.end_expiring(reading)
-
-
-def is_unstored(info: ObjectInfo) -> bool:
-    """Say whether an object is described by who writes it, before the bucket has any of it."""
-    return isinstance(info.version, tuple) and info.version[:1] == (0,)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from octuefs.config import MountConfig, SourceConfig
+from octuefs.config import MountConfig, SourceConfig, check_outside_mounts
 from octuefs.dataset import Dataset
 from octuefs.model.manifest import DatasetEntry
-from octuefs.model.paths import LocalLocation
+from octuefs.model.paths import LocalLocation, parse_source
 from octuefs.report import Report, printable
 from octuefs.sources import open_listed_elsewhere, opened_entry
 from octuefs.wiring import open_changes
@@ -44,6 +44,9 @@ class MountedDataset:
             raise
 
     def _open(self, entry: DatasetEntry, config: MountConfig, progress: Callable[[int], None]) -> None:
+        location = parse_source(entry.path)
+        if isinstance(location, LocalLocation):
+            check_outside_mounts(location)
         self.dataset = opened_entry(
             entry,
             config.source,

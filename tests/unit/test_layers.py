@@ -20,7 +20,7 @@ FLOORS = (
     ("tree",),
     ("dataset",),
     ("writing",),
-    ("keeper", "differences", "other_names", "stored_metadata"),
+    ("keeper", "classification", "differences", "other_names", "stored_metadata"),
     ("index", "content"),
     ("datafile",),
     ("stores",),
