@@ -5,6 +5,7 @@ never followed. Where the system has no watches left, the folder is scanned agai
 """
 
 import ctypes
+import errno
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -35,7 +37,10 @@ SPACING_SECONDS = 0.1
 SCAN_SECONDS = 0.5
 _LIVENESS_SECONDS = 0.5
 _SCAN_SHARE = 5
-"""Scanning may take one part in this many of the time."""
+"""Scanning, that of all folders together, may take one part in this many of the time."""
+_INSTANCES_SHARE = 2
+"""One in this many of the user's inotify instances is for us: other programs need some, too."""
+_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 BURST_EVENTS = 4096
 """After more events than this at once some may have been lost (the kernel queues 16,384): all is read again."""
 
@@ -52,6 +57,44 @@ _HEARD: list[type[FileSystemEvent]] = [
     DirDeletedEvent,
     DirMovedEvent,
 ]
+
+
+_REMEDIES = {
+    errno.ENOSPC: " More watches: sysctl fs.inotify.max_user_watches",
+    errno.EMFILE: " More instances: sysctl fs.inotify.max_user_instances",
+}
+
+
+class Counter:
+    """How many watchers of this process do the same."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.number = 0
+
+    def enter(self, most: int | None = None) -> bool:
+        """Count one more, if that is at most `most`, and say whether it is counted."""
+        with self._lock:
+            if most is not None and self.number >= most:
+                return False
+            self.number += 1
+            return True
+
+    def leave(self) -> None:
+        """Count one less."""
+        with self._lock:
+            self.number -= 1
+
+
+_LISTENERS, _SCANNERS = Counter(), Counter()
+
+
+def _most_listeners() -> int | None:
+    """Return how many folders may be listened to; None where the system has no such limit."""
+    try:
+        return int(_INSTANCES.read_text()) // _INSTANCES_SHARE
+    except (OSError, ValueError):
+        return None
 
 
 class Watcher(FileSystemEventHandler):
@@ -76,6 +119,8 @@ class Watcher(FileSystemEventHandler):
         """watchdog's threads: one that dies of something takes its word of changes along."""
         self.how = "none"
         """How changes are heard of: "inotify" (or the system's like), or "scanning"."""
+        self._counted: Counter | None = None
+        """Where this watcher is counted."""
 
     def start(self) -> None:
         """Begin to listen, or to scan where the system cannot watch."""
@@ -92,6 +137,9 @@ class Watcher(FileSystemEventHandler):
 
     def _listen(self) -> None:
         """Let watchdog start, and note which threads it makes: no other watcher's, which may be starting too."""
+        if not _LISTENERS.enter(_most_listeners()):
+            raise OSError(errno.EMFILE, "others need the inotify instances that are left")
+        self._counted = _LISTENERS
         self._observer = Observer()
         self._observer.schedule(self, self._root, recursive=self._recursive, event_filter=_HEARD)
         with _LISTENING:
@@ -105,17 +153,26 @@ class Watcher(FileSystemEventHandler):
             self._stopping = True
             self._condition.notify()
         self._stop_observer()
+        self._leave()
         if self._thread is not None:
             self._thread.join(timeout=2)
 
     def _fall_back(self, error: OSError | RecursionError) -> None:
         if isinstance(error, OSError):
-            reason, remedy = error.strerror, " More watches: sysctl fs.inotify.max_user_watches"
+            reason, remedy = error.strerror, _REMEDIES.get(error.errno or 0, "")
         else:
             reason, remedy = "its folders are nested too deeply for it", ""
         logger.warning("cannot watch %s (%s); it is scanned instead.%s", self._root, reason, remedy)
         self._stop_observer()
+        self._leave()
         self.how = "scanning"
+
+    def _leave(self) -> None:
+        """Be counted no more."""
+        with self._condition:
+            counted, self._counted = self._counted, None
+        if counted is not None:
+            counted.leave()
 
     def _stop_observer(self) -> None:
         with self._condition:
@@ -165,13 +222,18 @@ class Watcher(FileSystemEventHandler):
 
     def _scan(self) -> None:
         pause = SCAN_SECONDS
+        with self._condition:
+            if self._stopping:
+                return
+            _SCANNERS.enter()
+            self._counted = _SCANNERS
         while True:
             with self._condition:
                 if self._condition.wait_for(lambda: self._stopping, timeout=pause):
                     return
             started = time.monotonic()
             self._tell(self._rescan)
-            pause = max(SCAN_SECONDS, _SCAN_SHARE * (time.monotonic() - started))
+            pause = max(SCAN_SECONDS, _SCAN_SHARE * (time.monotonic() - started) * _SCANNERS.number)
 
     def _tell(self, callback: Callable[..., object], *told: set[str]) -> None:
         """Call back; a failure, but one for the end of the mount, is logged and must not end the listening."""

@@ -91,3 +91,26 @@ def test_a_callback_that_fails_because_the_mount_ends_says_nothing(tmp_path: Pat
     stopping.join(10)
     assert watcher._thread is not None
     assert not watcher._thread.is_alive()
+
+
+@pytest.mark.expected_logs("cannot watch .*max_user_instances")
+def test_others_are_left_their_share_of_what_the_system_can_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "instances").write_text("2\n")
+    monkeypatch.setattr(watch, "_INSTANCES", tmp_path / "instances")
+    monkeypatch.setattr(watch, "_LISTENERS", watch.Counter())
+    monkeypatch.setattr(watch, "_SCANNERS", watch.Counter())
+    monkeypatch.setattr(watch, "SCAN_SECONDS", 0.001)
+    scanned = threading.Event()
+    watchers = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        watchers.append(watch.Watcher(str(tmp_path / name), lambda _: None, scanned.set, recursive=True))
+        watchers[-1].start()
+    assert [watcher.how for watcher in watchers] == ["inotify", "scanning"]
+    assert scanned.wait(10)
+    assert (watch._LISTENERS.number, watch._SCANNERS.number) == (1, 1)
+    for watcher in watchers:
+        watcher.stop()
+    assert (watch._LISTENERS.number, watch._SCANNERS.number) == (0, 0)
