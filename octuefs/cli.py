@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from octuefs import __version__
 from octuefs.commands.look import add_look_commands
@@ -38,8 +39,36 @@ if TYPE_CHECKING:
     from octuefs.launch import Left
     from octuefs.stores.base import Ownership
 
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""click's UsageError, wherever Typer has it from."""
+
+
+class _Commands(TyperGroup):
+    """The commands; what they say of wrong use shows no query of a link that was given in the wrong place."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """See `click.Command`."""
+        with _usage_without_queries():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """See `click.Group`; the commands' own arguments are read here."""
+        with _usage_without_queries():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_without_queries() -> Iterator[None]:
+    try:
+        yield
+    except _USAGE_ERROR as error:
+        error.message = printable(error.message)  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="octuefs",
+    cls=_Commands,
     help="Mount Octue datasets, local or in Google Cloud Storage, and use them with any program.",
     epilog="Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong use.",
     no_args_is_help=True,
@@ -86,7 +115,7 @@ def mount(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="A folder, gs://bucket/path, a manifest, the link of a shared dataset (in quotes);"
             " or several, each as NAME=SOURCE.",
             show_default=False,

@@ -257,7 +257,7 @@ def paths_to_try(summary: dict[str, Any]) -> list[str]:
     if not summary["views"]:
         return [f"ls {place}", f"getfattr -d {place}", f"cat {place}/.octuefs/status"]
     commands = [f"ls {place}"]
-    commands += [f"ls {place}/{quote(name)}" for name in list(summary.get("datasets", ()))[:1]]
+    commands += [f"ls {place}/{quote(name)}" for name in list(summary.get("in_reach", ()))[:1]]
     if summary["labels"]:
         commands.append(f"ls {place}/by-label/{quote(summary['labels'][0])}")
     elif summary["extensions"]:

@@ -23,7 +23,8 @@ from octuefs.stores.base import Kind, Store
 LONGEST_MANIFEST = 64 << 20
 """Bytes; one of a million files has less."""
 
-_ENDING = ".json"
+MANIFEST_ENDING = ".json"
+"""How the name of an object ends that is taken for a manifest before anything else."""
 _GOOGLE_HOST = "storage.googleapis.com"
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 
@@ -47,7 +48,7 @@ def read_manifest(source: Source, open_bucket: OpenBucket, fetch: Fetch) -> Mani
         return None if describes_one_dataset(data) else _parsed(data, source)
     if isinstance(source, LocalLocation):
         return manifest_at(source, open_bucket, fetch) if os.path.isfile(source.path) else None
-    if not source.prefix.endswith(_ENDING):
+    if not source.prefix.endswith(MANIFEST_ENDING):
         return None
     try:
         return manifest_at(source, open_bucket, fetch)

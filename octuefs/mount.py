@@ -19,12 +19,12 @@ from octuefs import places
 from octuefs.config import MountConfig
 from octuefs.control import Command, ControlServer
 from octuefs.errors import ReadOnly, from_os_error
-from octuefs.model.manifest import Manifest
+from octuefs.model.manifest import DatasetEntry, Manifest
 from octuefs.mounting import Announce, Mount, OneDataset, SeveralDatasets
 from octuefs.operations import Operations
 from octuefs.recoveries import Recoveries
 from octuefs.report import printable
-from octuefs.sources import find_manifest
+from octuefs.sources import find_manifest, manifest_instead
 from octuefs.tree.located import dataset_at
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def serve(config: MountConfig, announce: Announce) -> None:
         if isinstance(found, Manifest):
             mount = SeveralDatasets(config, found, announce, stack)
         else:
-            mount = OneDataset(config, found, announce, stack)
+            mount = _one_dataset(config, found, announce, stack)
         tree = mount.tree()
         for path in islice(tree.shadowed_paths(), _SHOWN_SHADOWED):
             logger.warning("the dataset's own %s hides the virtual name", printable(path))
@@ -64,6 +64,17 @@ def serve(config: MountConfig, announce: Announce) -> None:
         )
         mount.wait_until_stored()
     logger.info("unmounted %s", config.mount_point)
+
+
+def _one_dataset(config: MountConfig, entry: DatasetEntry, announce: Announce, stack: ExitStack) -> Mount:
+    """Return the mount of a dataset, or of the manifest that was meant where nothing is in it."""
+    with ExitStack() as own:
+        mount = OneDataset(config, entry, announce, own)
+        manifest = manifest_instead(config.source, mount.dataset)
+        if manifest is None:
+            stack.push(own.pop_all())
+            return mount
+    return SeveralDatasets(config, manifest, announce, stack)
 
 
 def _commands(mount: Mount) -> dict[str, Command]:

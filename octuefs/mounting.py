@@ -146,13 +146,22 @@ class Mount(ABC):
             "extensions": sorted({extension for it in mounted for extension in it.extensions()}),
             "problems": sum(it.problem_count + len(it.skipped) for it in reports),
             "views": self.config.views,
-            "read_only": all(it.dataset.writer is None for it in mounted),
+            "read_only": self.config.read_only or self._only_reads(),
             "notes": self.notes(),
         }
 
+    def _only_reads(self) -> bool:
+        """Say whether there are datasets, and none of them can be written."""
+        mounted = list(self.mounted())
+        return bool(mounted) and all(it.dataset.writer is None for it in mounted)
+
     def notes(self) -> list[str]:
         """Return what whoever mounts must know."""
-        notes = [note for mounted in self.mounted() for note in mounted.notes()]
+        notes = [
+            f"{name}: {note}" if name else note
+            for name, mounted in self.mounted_by_name().items()
+            for note in mounted.notes()
+        ]
         if self.config.read_only and any(report.failure_count for report in self.reports()):
             notes.append("see .octuefs/errors")
         if kept := len(self.recovered.entries()):
@@ -172,9 +181,8 @@ class OneDataset(Mount):
         super().__init__(config, Report())
         self._mounted = MountedDataset(entry, config, self.report, lambda seen: announce({"seen": seen}))
         stack.callback(self._mounted.close)
-        self._tree = Namespace(
-            self._mounted.dataset, self.control_files(), views=config.views, list_views=config.list_views
-        )
+        self.dataset = self._mounted.dataset
+        self._tree = Namespace(self.dataset, self.control_files(), views=config.views, list_views=config.list_views)
 
     def mounted_by_name(self) -> Mapping[str, MountedDataset]:
         """See `Mount`."""
@@ -282,7 +290,8 @@ class SeveralDatasets(Mount):
 
     def summary(self) -> dict[str, Any]:
         """See `Mount`."""
-        return {**super().summary(), "datasets": list(self._parts)}
+        in_reach = [name for name, part in self._parts.items() if part.mounted is not None]
+        return {**super().summary(), "datasets": list(self._parts), "in_reach": in_reach}
 
     def notes(self) -> list[str]:
         """See `Mount`."""

@@ -5,6 +5,7 @@ Anyone may note; nothing here waits. A *problem* stands for as long as its subje
 """
 
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -14,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 _KEPT_PROBLEMS = 10_000
 _KEPT_FAILURES = 500
+_QUERY = re.compile(r"(?i)(https?:/{1,2}[^\s?'\"]*)\?[^\s'\"]*")
+"""A slash may be lost where a link was taken for a path."""
 
 
 class Report:
@@ -23,6 +26,7 @@ class Report:
         """`place` is the dataset's path in the mount, told with all that is noted."""
         self._place = place
         self._lock = threading.Lock()
+        self._parts: list[Report] = []
         self._problems: dict[str, tuple[str, ...]] = {}
         self._is_full = False
         self._failures: deque[tuple[float, str]] = deque(maxlen=_KEPT_FAILURES)
@@ -89,6 +93,13 @@ class Report:
         with self._lock:
             return len(self._failures)
 
+    def of(self, place: str) -> "Report":
+        """Return a report of one of several datasets, whose words come with this one's."""
+        part = Report(place)
+        with self._lock:
+            self._parts.append(part)
+        return part
+
     def _shown(self, subject: str) -> str:
         return printable(f"{self._place}/{subject}".rstrip("/") if self._place else subject)
 
@@ -107,8 +118,10 @@ class Report:
             return list(self._failures)
 
     def text(self) -> str:
-        """Return all of it as lines for a person; see `text_of`."""
-        return text_of([self])
+        """Return all of it as lines for a person, and that of its parts; see `text_of`."""
+        with self._lock:
+            parts = list(self._parts)
+        return text_of([self, *parts])
 
 
 def text_of(reports: Iterable[Report]) -> str:
@@ -121,7 +134,12 @@ def text_of(reports: Iterable[Report]) -> str:
 
 
 def printable(name: str) -> str:
-    """Return a name so that it fits on one line of any terminal: control characters and raw bytes escaped."""
+    """Return a name so that it can be shown: control characters and raw bytes escaped, links without their query.
+
+    What stands in the query of a link authorises whoever has it, and a link may stand where nobody expected one.
+    """
+    if "?" in name:
+        name = _QUERY.sub(r"\1", name)
     return name if name.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in name)
 
 

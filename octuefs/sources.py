@@ -11,11 +11,20 @@ from dataclasses import replace
 
 from octuefs.config import MountConfig, SourceConfig
 from octuefs.dataset import Dataset
-from octuefs.manifests import read_manifest
+from octuefs.errors import NotFound, OctuefsError
+from octuefs.manifests import MANIFEST_ENDING, manifest_at, read_manifest
 from octuefs.model.listed_files import FileEntry, cloud_path_of_url, place_below, place_files
 from octuefs.model.manifest import DatasetEntry, Manifest
 from octuefs.model.metadata import DatasetMetadata, decode_dataset_record
-from octuefs.model.paths import METADATA_NAME, LocalLocation, UrlLocation, name_of, parse_location, parse_source
+from octuefs.model.paths import (
+    METADATA_NAME,
+    CloudLocation,
+    LocalLocation,
+    UrlLocation,
+    name_of,
+    parse_location,
+    parse_source,
+)
 from octuefs.report import Report
 from octuefs.stores.base import Ownership, Store
 from octuefs.wiring import fetch_text, named_within, open_bucket, open_listed, open_store, unloaded_dataset
@@ -33,6 +42,23 @@ def find_manifest(config: MountConfig) -> Manifest | DatasetEntry:
     if config.named:
         return Manifest(None, None, {name: DatasetEntry(source) for name, source in config.named.items()})
     return _read_manifest(config.source) or DatasetEntry(config.source.source)
+
+
+def manifest_instead(config: SourceConfig, dataset: Dataset) -> Manifest | None:
+    """Return the manifest that was meant where nothing is in a dataset of a bucket: an object of just this name.
+
+    :raise NotFound: where a manifest was meant, by its name, and there is none
+    :raise BadValue: where an object is there, and is no manifest
+    """
+    location = config.location
+    if not isinstance(location, CloudLocation) or not location.prefix or dataset.index.root.children:
+        return None
+    try:
+        return manifest_at(location, lambda bucket: open_bucket(bucket, config.access), fetch_text)
+    except NotFound:
+        if location.prefix.endswith(MANIFEST_ENDING):
+            raise NotFound(f"{location}: there is no such manifest, and nothing below that name") from None
+        return None
 
 
 def _read_manifest(config: SourceConfig) -> Manifest | None:
@@ -57,19 +83,34 @@ def open_datasets(
     :raise OctuefsError: where one cannot be reached
     """
     manifest = _read_manifest(config)
-    entries = {"": DatasetEntry(config.source)} if manifest is None else manifest.datasets
-    seen: dict[str, int] = {}
     with ExitStack() as stack:
+        if manifest is None:
+            dataset = _loaded(DatasetEntry(config.source), config, report, stack, progress)
+            manifest = manifest_instead(config, dataset)
+            if manifest is None:
+                yield None, {"": dataset}
+                return
+        yield manifest, _all_loaded(manifest, config, report, stack, progress)
 
-        def load(name: str, entry: DatasetEntry) -> Dataset:
-            own = stack.enter_context(ExitStack())
-            dataset = _loaded(entry, config, report, own, lambda number: seen.update({name: number}))
-            progress(sum(list(seen.values())))
-            return dataset
 
-        with ThreadPoolExecutor(min(_AT_ONCE, max(1, len(entries)))) as threads:
-            loading = {name: threads.submit(load, name, entry) for name, entry in entries.items()}
-        yield manifest, {name: loaded.result() for name, loaded in loading.items()}
+def _all_loaded(
+    manifest: Manifest, config: SourceConfig, report: Report, stack: ExitStack, progress: Callable[[int], None]
+) -> dict[str, Dataset]:
+    """Load the datasets of a manifest at the same time; what is wrong is said with the name of the dataset."""
+    seen: dict[str, int] = {}
+
+    def load(name: str, entry: DatasetEntry) -> Dataset:
+        own = stack.enter_context(ExitStack())
+        try:
+            dataset = _loaded(entry, config, report.of(name), own, lambda number: seen.update({name: number}))
+        except OctuefsError as error:
+            raise OctuefsError(f"{name} cannot be reached: {error}") from error
+        progress(sum(list(seen.values())))
+        return dataset
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        loading = {name: threads.submit(load, name, entry) for name, entry in manifest.datasets.items()}
+    return {name: loaded.result() for name, loaded in loading.items()}
 
 
 def _loaded(

@@ -72,9 +72,11 @@ def manifest_facts(
 def manifest_text(facts: Mapping[str, Any]) -> str:
     """Return the facts of a manifest as lines: its own, then one for each dataset."""
     own = facts_text({name: value for name, value in facts.items() if name != "datasets" and value is not None})
-    width = max(map(len, facts["datasets"]), default=0)
+    names = {name: printable(name) for name in facts["datasets"]}
+    width = max(map(len, names.values()), default=0)
     lines = [
-        f"  {name:<{width}}  {it['hash']}  {it['files']:>9,} files  {size_text(it['size_bytes']):>10}  {it['source']}"
+        f"  {names[name]:<{width}}  {it['hash']}  {it['files']:>9,} files  {size_text(it['size_bytes']):>10}"
+        f"  {printable(it['source'])}"
         for name, it in facts["datasets"].items()
     ]
     return "\n".join([own, "datasets", *lines])

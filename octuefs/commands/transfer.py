@@ -16,6 +16,7 @@ from octuefs.commands.options import AnonymousOption, BillingProjectOption, Impe
 from octuefs.commands.terminal import TransferBar, failing_in_words, opened
 from octuefs.config import SourceConfig, check_source
 from octuefs.errors import BadValue, OctuefsError, from_os_error
+from octuefs.model.listed_files import is_url
 from octuefs.mounts import mount_above
 from octuefs.report import printable
 
@@ -36,6 +37,7 @@ def add_transfer_commands(app: typer.Typer) -> None:
 def upload(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A local folder.")],
     target: Annotated[str, typer.Argument(metavar="gs://BUCKET/PATH", help="Where the dataset is to be.")],
+    anonymous: AnonymousOption = False,
     key_file: KeyFileOption = None,
     billing_project: BillingProjectOption = None,
     impersonate: ImpersonateOption = None,
@@ -48,7 +50,7 @@ def upload(
     with failing_in_words():
         if source.startswith(_CLOUD) or not target.startswith(_CLOUD):
             raise BadValue("upload takes a local folder and gs://bucket/path, in this order")
-        access = access_of(False, key_file, billing_project, impersonate)
+        access = access_of(anonymous, key_file, billing_project, impersonate)
         with (
             opened(SourceConfig(source), quiet=True) as dataset,
             _bucket(SourceConfig(target, access=access)) as store,
@@ -76,7 +78,7 @@ def download(
     again, so a download that was interrupted is resumed by running it once more. Nothing in the folder is removed.
     """
     with failing_in_words():
-        if not source.startswith(_CLOUD) or str(target).startswith("gs:"):
+        if not source.startswith(_CLOUD) or str(target).startswith(("gs:", "http:", "https:")):
             raise BadValue("download takes gs://bucket/path and a local folder, in this order")
         config = SourceConfig(source, access=access_of(anonymous, key_file, billing_project, impersonate))
         place = SourceConfig(os.path.abspath(target))
@@ -196,7 +198,7 @@ def _verify_hashes(dataset: "Dataset", hashes: str, other: SourceConfig, outcome
     from octuefs.transfer.verify import hashes_of, is_datafile_everywhere, parse_hashes, verify_hashes
 
     with TransferBar("reading") as bar:
-        if hashes != "-" and (hashes.startswith(_CLOUD) or os.path.isdir(hashes)):
+        if hashes != "-" and (hashes.startswith(_CLOUD) or is_url(hashes) or os.path.isdir(hashes)):
             with opened(other) as theirs:
                 expected = hashes_of(theirs, outcome, bar)
                 differ = theirs.in_cloud != dataset.in_cloud

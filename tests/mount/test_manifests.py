@@ -279,6 +279,24 @@ def test_a_manifest_in_a_bucket_and_behind_a_url(world: World) -> None:
             assert tree(point) == expected(turbines=CLOUD, lent=SHARED)
 
 
+def test_an_object_is_a_manifest_whatever_its_name_where_nothing_else_is_there(world: World, tmp_path: Path) -> None:
+    world.bucket.put("manifests/all", json.dumps({"datasets": {"turbines": "../turbines"}}).encode())
+    source = f"gs://{world.bucket.name}/manifests/all"
+    with mounted(source, environment=world.environment) as point:
+        assert tree(point) == expected(turbines=CLOUD)
+    hashes = manifest_hash({"turbines": set_hash(CLOUD.values())})
+    assert run_octuefs("hash", source, environment=world.environment).stdout.strip() == hashes
+    for source, words in (("nope.json", "no such manifest"), ("turbines/c.csv", "not JSON")):
+        result = run_octuefs("mount", f"{world.bucket.url}/{source}", tmp_path / "new", environment=world.environment)
+        assert result.returncode == 1
+        (tmp_path / "new").mkdir(exist_ok=True)
+        result = run_octuefs("mount", f"{world.bucket.url}/{source}", tmp_path / "new", environment=world.environment)
+        assert result.returncode == 1
+        assert words in result.stderr
+        result = run_octuefs("info", f"{world.bucket.url}/{source}", environment=world.environment)
+        assert words in result.stderr
+
+
 def test_paths_are_relative_to_the_manifest(world: World) -> None:
     manifest = write_manifest(
         world.manifest.parent / "relative.json", {"here": "mast", "up": f"../{world.folder.parent.name}/mast"}
@@ -567,6 +585,27 @@ def test_no_word_of_a_link_is_told_anywhere(world: World, tmp_path: Path) -> Non
     for file in (run_folder() / "user").rglob("*"):
         if file.is_file():
             assert SECRET.encode() not in file.read_bytes(), file
+
+
+def test_a_link_in_the_wrong_place_is_not_told_either(tmp_path: Path) -> None:
+    link = f"http://127.0.0.1:1/bucket/path/.signed_metadata_files/slug?X-Goog-Signature={SECRET}"
+    for arguments in (
+        ("hash", link, link),
+        (link,),
+        ("verify", tmp_path, link),
+        ("mount", tmp_path, link),
+        ("mount", f"a/b={link}", tmp_path),
+        ("mount", "--log-level", link, tmp_path, tmp_path),
+        ("info", f"./{link}"),
+        ("unmount", link),
+        ("download", "gs://bucket/path", link),
+        ("ls", tmp_path, "--filter", link),
+        ("manifest", link),
+    ):
+        result = run_octuefs(*arguments)
+        assert result.returncode in (1, 2)
+        assert result.stderr
+        assert SECRET not in result.stdout + result.stderr.replace("\n", ""), arguments
 
 
 # --- many
