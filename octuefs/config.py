@@ -91,7 +91,8 @@ def check_source(config: SourceConfig, *, manifest: bool = False) -> None:
     location = config.location
     if not isinstance(location, LocalLocation):
         return
-    check_outside_mounts(location)
+    if not (manifest and os.path.isfile(location.path)):  # a manifest is only read, wherever it lies
+        check_outside_mounts(location)
     try:
         kind = os.stat(location.path)
     except OSError as error:

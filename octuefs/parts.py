@@ -34,6 +34,8 @@ _LONGEST_WAIT_SECONDS = 2.0
 _AT_ONCE = 32
 """How many datasets are opened, or closed, at a time: most of that is waiting for a store."""
 _TELL_SECONDS = 0.2
+_PATIENCE_SECONDS = 1.0
+"""How long who asks for a dataset waits for it to be tried again."""
 _RETRY_SECONDS = 5.0
 """How soon a dataset out of reach that is asked for is tried again."""
 
@@ -100,7 +102,10 @@ class DatasetPart:
         if namespace is not None:
             return namespace
         if self.mounted is None and time.monotonic() - self._tried_at >= _RETRY_SECONDS:
-            self.try_again()
+            with suppress(TimeoutError):
+                self.try_again().result(_PATIENCE_SECONDS)
+            if (namespace := self.namespace_or_none) is not None:
+                return namespace
         raise copy(self.error)
 
     @property

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from hashlib import blake2b
 
 from octuefs.errors import NotFound
+from octuefs.model.paths import NAME_MAX, path_bytes
 from octuefs.mounted import MountedDataset
 from octuefs.stores.base import ByteSource
 from octuefs.writing.recovered import Recovered, RecoveredEntry
 
 
 class Recoveries:
-    """The entries of all datasets; where two have the same name, the later dataset's gets a number."""
+    """The entries of all datasets; of several datasets a name begins with its dataset's, and is never another's."""
 
     def __init__(self, mounted: Callable[[], Mapping[str, MountedDataset]]) -> None:
         """`mounted` gives the datasets in reach by their names in the mount."""
@@ -23,9 +25,7 @@ class Recoveries:
             if mounted.changes is None:
                 continue
             for entry in mounted.changes.recovered.entries():
-                name, number = entry.name, 2
-                while name in found:
-                    name, number = f"{entry.name}_{number}", number + 1
+                name = _name(dataset, entry.name)
                 path = f"{dataset}/{entry.path}" if dataset else entry.path
                 found[name] = replace(entry, name=name, path=path), mounted.changes.recovered, entry.name
         return found
@@ -61,3 +61,13 @@ class Recoveries:
         """Let go of an entry for ever."""
         _, recovered, its_name = self._find(name)
         recovered.discard(its_name)
+
+
+def _name(dataset: str, name: str) -> str:
+    """Return the name of a dataset's entry among those of all; of one that is too long a digest stands in front."""
+    whole = f"{dataset}:{name}" if dataset else name
+    if len(path_bytes(whole)) <= NAME_MAX:
+        return whole
+    digest = blake2b(path_bytes(whole), digest_size=8).hexdigest()
+    rest = path_bytes(name)[: NAME_MAX - len(digest) - 1].decode("utf-8", "surrogateescape")
+    return f"{digest}:{rest}"

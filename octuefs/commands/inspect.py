@@ -15,7 +15,7 @@ from octuefs.model.metadata import timestamp_text
 from octuefs.model.ordering import Ordering
 from octuefs.model.paths import join, path_bytes
 from octuefs.model.values import stored_form
-from octuefs.mounts import check_alive, mount_above
+from octuefs.mounts import Mount, check_alive, mount_above
 from octuefs.report import printable
 from octuefs.tree.queries import Satisfies
 from octuefs.tree.scope import Scope
@@ -126,17 +126,36 @@ def datafile_facts(dataset: Dataset, datafile: Datafile, name: str = "") -> dict
     }
 
 
+def _mount_of(path: str) -> Mount | None:
+    """Return the mount of ours that a path lies in, checked to be alive."""
+    mount = mount_above(os.path.abspath(path)) if "://" not in path else None
+    if mount is None or not mount.is_ours:
+        return None
+    check_alive(mount)
+    return mount
+
+
+def mounted_hash(path: str) -> str | None:
+    """Return the hash of a path in a mount of ours, or None where it is in none.
+
+    :raise OctuefsError: where nothing stands there, or it cannot be hashed
+    """
+    if _mount_of(path) is None:
+        return None
+    try:
+        return os.getxattr(path, f"{PREFIX}hash").decode()
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
 def mounted_attributes(path: str) -> dict[str, Any] | None:
     """Return every `user.octue.*` attribute of a path in a mount of ours, or None where it is in none.
 
     :raise OctuefsError: where nothing stands there
     """
-    if "://" in path:
+    mount = _mount_of(path)
+    if mount is None:
         return None
-    mount = mount_above(os.path.abspath(path))
-    if mount is None or not mount.is_ours:
-        return None
-    check_alive(mount)
     try:
         os.lstat(path)
     except OSError as error:

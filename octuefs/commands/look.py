@@ -73,7 +73,7 @@ def info(
 
 
 def hash_command(
-    source: _Source,
+    source: Annotated[str, typer.Argument(help="As for mount, or a path in a mount.")],
     recursive: RecursiveOption = True,
     anonymous: AnonymousOption = False,
     key_file: KeyFileOption = None,
@@ -82,8 +82,12 @@ def hash_command(
 ) -> None:
     """Print the hash of a dataset or a manifest, as the SDK computes it."""
     with failing_in_words():
+        from octuefs.commands.inspect import mounted_hash
         from octuefs.model.hashes import hash_of_manifest
 
+        if (value := mounted_hash(source)) is not None:
+            print(value)
+            return
         config = SourceConfig(source, recursive, access=access_of(anonymous, key_file, billing_project, impersonate))
         with opened_all(config) as (manifest, datasets), counting("hashing, files:") as progress:
             hashes = {name: dataset.set_hash("", (), progress) for name, dataset in datasets.items()}

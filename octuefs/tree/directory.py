@@ -199,9 +199,9 @@ class ScopeDirectory(Branch):
 
     def check_moving(self, source: Moving, name: str) -> None:
         """Refuse what cannot be moved."""
+        if source.refusal is not None and source.index_folder is None:
+            raise source.refusal  # before EXDEV: a copy would be left where removing what was copied is refused
         self.check_file_or_folder(source, name)
-        if source.refusal is not None:
-            raise source.refusal
 
     def check_file_or_folder(self, source: Moving, name: str) -> None:
         """Refuse what belongs to another dataset, and the folder of a view's value, which is no folder of this one."""
