@@ -144,6 +144,8 @@ class Index:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.version = 0
+        self.written = 0
+        """How often a writer has published something."""
         self.changed_ns = time.time_ns()
         """When the latest change was published: the mtime of all that is derived from the index."""
         self.root = Folder("")
@@ -207,6 +209,7 @@ class Index:
         """Take in what a writer did, in order, and let `version` grow."""
         with self.lock:
             changes = list(changes)
+            self.written += 1
             for reading in self._readings:
                 for change in changes:
                     reading.touch(_path_of(change))

@@ -20,7 +20,7 @@ from octuefs.dataset import Dataset
 from octuefs.errors import NotADirectory, NotFound, OctuefsError, PermissionRefused, from_os_error
 from octuefs.model.manifest import DatasetEntry, place_files
 from octuefs.model.metadata import DatasetMetadata
-from octuefs.model.paths import LocalLocation, parse_source
+from octuefs.model.paths import GS_SCHEME, LocalLocation, parse_source
 from octuefs.mounted import MountedDataset
 from octuefs.report import Report, printable
 from octuefs.tree.namespace import Namespace
@@ -51,6 +51,8 @@ class DatasetPart:
         """None where the dataset cannot be reached."""
         self.error: OctuefsError = NotFound(f"{name} is not open yet")
         """Why it cannot be reached."""
+        self.overlapping: list[DatasetPart] = []
+        """Others that have objects of this one."""
         self.generation = 0
         """Grows when the dataset comes into reach."""
         self._config = config
@@ -60,6 +62,8 @@ class DatasetPart:
         self._folder: tuple[int, int] | None = None
         """Which folder of a disk the dataset was when it was looked at last."""
         self._reached = False
+        self._written: dict[str, int] = {}
+        """What was written through the overlapping ones when this one was looked at last."""
         self._failure: OctuefsError | None = None
         """Why the store could not be read when the dataset was looked at last."""
         self._trying: Future[None] | None = None
@@ -114,8 +118,21 @@ class DatasetPart:
         mounted = self.mounted
         if mounted is None:
             return None
+        self._follow_others(mounted.dataset)
         self._look(mounted.dataset)
         return self._namespace if self._reached else None
+
+    def _follow_others(self, dataset: Dataset) -> None:
+        """Read a bucket again where something was written there through another dataset of the mount.
+
+        So an open sees what was stored when the last close returned, by whatever name (a disk is watched anyhow).
+        """
+        written = {part.name: part.mounted.dataset.index.written for part in self.overlapping if part.mounted}
+        with self._lock:
+            changed, self._written = written != self._written, written
+        if changed:
+            with suppress(TimeoutError):
+                dataset.keeper.refresh().exception(_LONGEST_WAIT_SECONDS)
 
     def _look(self, dataset: Dataset) -> None:
         """Learn, now and then, whether a dataset that was in reach has gone, or has come back."""
@@ -231,6 +248,8 @@ def open_parts(
     `progress` is told in this thread how many files of all have been seen; what it raises ends the opening.
     """
     parts = {name: DatasetPart(name, entry, config) for name, entry in entries.items()}
+    for part in parts.values():
+        part.overlapping = [it for it in parts.values() if it is not part and _overlap(part.entry, it.entry)]
     seen: dict[str, int] = {}
     try:
         for_all(
@@ -242,6 +261,14 @@ def open_parts(
         for_all(parts, DatasetPart.close)
         raise
     return parts
+
+
+def _overlap(one: DatasetEntry, other: DatasetEntry) -> bool:
+    """Say whether two datasets of a bucket may have objects in common."""
+    return any(
+        short.path.startswith(GS_SCHEME) and f"{long.path}/".startswith(f"{short.path}/")
+        for short, long in ((one, other), (other, one))
+    )
 
 
 def for_all(

@@ -248,6 +248,22 @@ def test_each_dataset_is_written_as_alone(world: World) -> None:
     assert not (world.folder / "2024/b.csv").exists()
 
 
+def test_two_names_of_one_dataset_see_what_is_written_through_either(world: World) -> None:
+    source = f"gs://{world.bucket.name}/turbines"
+    datasets = {"a": source, "b": f"{source}/", "whole": f"gs://{world.bucket.name}", "inner": f"{source}/x"}
+    manifest = write_manifest(world.manifest.parent / "twice.json", datasets)
+    with mounted(manifest, environment=world.environment) as point:
+        assert tree(point / "a") == tree(point / "b") == CLOUD
+        for number, (writer, reader) in enumerate((("a", "b"), ("b", "a"), ("a", "b"))):
+            (point / writer / "c.csv").write_bytes(b"%d" % number)
+            assert (point / reader / "c.csv").read_bytes() == b"%d" % number
+        (point / "inner/new.csv").write_bytes(b"new")
+        assert (point / "a/x/new.csv").read_bytes() == (point / "whole/turbines/x/new.csv").read_bytes() == b"new"
+        (point / "whole/turbines/x/new.csv").unlink()
+        assert not (point / "b/x/new.csv").exists()
+        assert os.listdir(point / "inner") == ["d.dat"]
+
+
 # --- the ways to give datasets
 
 
