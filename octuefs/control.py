@@ -46,10 +46,12 @@ class _Handler(socketserver.StreamRequestHandler):
             return {"ok": False, "error": "not a command of this daemon"}
         try:
             return {"ok": True, **command(**request)}
+        except OctuefsError as error:
+            logger.info("the command %s failed: %s", name, error)
+            return {"ok": False, "error": str(error)}
         except Exception as error:
             logger.exception("the command %s failed", name)
-            words = str(error) if isinstance(error, OctuefsError) else f"{name} failed unexpectedly: {error!r}"
-            return {"ok": False, "error": words}
+            return {"ok": False, "error": f"{name} failed unexpectedly: {error!r}"}
 
 
 class ControlServer:
