@@ -22,10 +22,11 @@ Objects = dict[str, Object]
 
 
 def objects(bucket: Bucket, prefix: str) -> Objects:
-    """What is stored below a prefix, by the rest of the names."""
+    """What is stored below a prefix, by the rest of the names, but for links that share it."""
     return {
         it["name"].removeprefix(prefix): (bucket.get(it["name"]), it["contentType"], dict(it.get("metadata") or {}))
         for it in bucket.list(prefix)
+        if ".signed_metadata_files/" not in it["name"]
     }
 
 
