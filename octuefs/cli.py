@@ -335,7 +335,10 @@ def recover(
 
 @contextmanager
 def _storing() -> Iterator[Callable[["Left"], None]]:
-    """Give a callback for what is still to be stored; a bar appears with its first call."""
+    """Give a callback for what is still to be stored; on a terminal a bar appears with its first call."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 

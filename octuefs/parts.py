@@ -10,7 +10,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from copy import copy
 from typing import Any
@@ -131,8 +131,7 @@ class DatasetPart:
         with self._lock:
             changed, self._written = written != self._written, written
         if changed:
-            with suppress(TimeoutError):
-                dataset.keeper.refresh().exception(_LONGEST_WAIT_SECONDS)
+            _read_again(dataset)
 
     def _look(self, dataset: Dataset) -> None:
         """Learn, now and then, whether a dataset that was in reach has gone, or has come back."""
@@ -168,8 +167,7 @@ class DatasetPart:
             return from_os_error(error, location.path)
         folder = (facts.st_dev, facts.st_ino)
         if folder != self._folder:
-            with suppress(TimeoutError):
-                dataset.keeper.refresh().exception(_LONGEST_WAIT_SECONDS)
+            _read_again(dataset)
             self._folder = folder
         return None
 
@@ -224,6 +222,12 @@ class DatasetPart:
             mounted, self.mounted = self.mounted, None
         if mounted is not None:
             mounted.close()
+
+
+def _read_again(dataset: Dataset) -> None:
+    """Read a dataset's store again and wait for that, but not for long; a failure is the keeper's to tell."""
+    with suppress(TimeoutError, CancelledError, RuntimeError):  # of which the latter two come with the mount's end
+        dataset.keeper.refresh().exception(_LONGEST_WAIT_SECONDS)
 
 
 def _identity_of(dataset: Dataset) -> tuple[int, int] | None:

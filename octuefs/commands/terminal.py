@@ -43,6 +43,9 @@ def failing_in_words() -> Iterator[None]:
 @contextmanager
 def counting(text: str) -> Iterator[Callable[[int], None]]:
     """Give a callback for counts; a line with the count appears on a terminal once this takes over a second."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -55,7 +58,7 @@ def counting(text: str) -> Iterator[Callable[[int], None]]:
 
     def count(number: int) -> None:
         nonlocal showing
-        if not showing and console.is_terminal and time.monotonic() - started > _SHOW_SECONDS:
+        if not showing and time.monotonic() - started > _SHOW_SECONDS:
             showing = True
             progress.start()
         progress.update(task, completed=number)

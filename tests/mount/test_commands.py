@@ -550,16 +550,6 @@ def test_the_command_line_is_imported_without_what_costs_time() -> None:
     assert heavy & set(output.split()) == set()
 
 
-def test_help_comes_soon() -> None:
-    # The best of three: another test's load must not count.
-    times = []
-    for _ in range(3):
-        started = time.monotonic()
-        assert run_octuefs("--help").returncode == 0
-        times.append(time.monotonic() - started)
-    assert min(times) < 2
-
-
 # --- through a command that changes nothing
 
 

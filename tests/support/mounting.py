@@ -25,7 +25,10 @@ RUN = "OCTUEFS_TESTS_RUN"  # in this process and in all that it starts: the fold
 MOUNT = "OCTUEFS_TESTS_MOUNT"  # in a daemon, besides: its mount point
 
 # What the developer's own shell may say must not reach a test; each test says which server it means.
-FOREIGN = ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "TZ")
+FOREIGN = (
+    *("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "TZ"),
+    "PYTHONDONTWRITEBYTECODE",  # or each of thousands of processes compiles octuefs anew
+)
 
 
 class MountFailed(Exception):
