@@ -76,10 +76,10 @@ class Dataset:
 
         Below the root in the cloud only; on a disk the file itself is shown.
         """
-        if folder and not self.in_cloud:
-            return None
         if not folder:
             return self.metadata
+        if not self.in_cloud:
+            return None
         entry = self.index.entry(join(folder, METADATA_NAME))
         if not isinstance(entry, Other):
             return None
@@ -100,7 +100,7 @@ class Dataset:
         """Say whether the store has a `.octue` of its own in a folder, whatever it holds."""
         if not folder and self.metadata is not None:
             return True  # be it only given: by a manifest, or by the link of a shared dataset
-        return self.in_cloud and isinstance(self.index.entry(join(folder, METADATA_NAME)), Other)
+        return isinstance(self.index.entry(join(folder, METADATA_NAME)), Other)
 
     def stored_text_in(self, folder: str) -> bytes:
         """Return that `.octue` as it is stored.
@@ -231,8 +231,8 @@ class Dataset:
 
         :raise ReadOnly: where there is none
         """
-        if self.writer is None:
-            raise ReadOnly(self.read_only_reason)
+        self.check_writable()
+        assert self.writer is not None, "just checked"
         return self.writer
 
     def check_writable(self) -> None:

@@ -38,7 +38,9 @@ def has_metadata(scope: Scope) -> bool:
     if scope.is_view:
         stored = scope.is_top and scope.dataset.metadata is not None
     elif scope.dataset.makes_documents:
-        stored = scope.dataset.stores_metadata_in(scope.folder) or bool(_waiting(scope))
+        # What lies within a folder of a disk describes that folder whole, not the files that a manifest lists of it.
+        of_ours = scope.dataset.in_cloud or not scope.folder
+        stored = (of_ours and scope.dataset.stores_metadata_in(scope.folder)) or bool(_waiting(scope))
     else:
         return False
     return stored or any(True for _ in _described(scope))

@@ -129,3 +129,15 @@ def test_what_was_just_written_is_in_it(dataset: Path) -> None:
         assert json.loads(result.stdout)["datasets"]["fresh"]["files"] == [f"{dataset}/new.csv"]
         # Whoever loads it finds what was set in the mount.
         assert json.loads((dataset / ".octue").read_text())["datafiles"]["new.csv"]["labels"]["items"] == ["fresh"]
+
+
+def test_regression_a_folder_whose_own_record_names_files_is_written_with_these(dataset: Path) -> None:
+    record = {"name": "inner", "labels": [], "tags": {}, "files": [str(dataset / "2024" / "feb ü.csv")]}
+    (dataset / "2024" / ".octue").write_text(json.dumps({"dataset": record}))
+    (dataset / "2024" / "mar.csv").write_bytes(b"4")
+    with mounted(dataset) as point:
+        result = run_octuefs("manifest", f"inner={point}/2024", f"whole={point}")
+    written = json.loads(result.stdout)["datasets"]
+    assert written["whole"] == str(dataset)
+    # As the mount shows it: all that is in the folder, while the SDK would take the record's word for the place alone.
+    assert written["inner"]["files"] == [f"{dataset}/2024/{name}" for name in ("feb ü.csv", "mar.csv")]
