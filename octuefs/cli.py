@@ -33,6 +33,7 @@ from octuefs.commands.terminal import counting, failing_in_words
 from octuefs.commands.transfer import add_transfer_commands
 from octuefs.config import DEFAULT_METADATA_TTL, MountConfig, SourceConfig, check_mount
 from octuefs.errors import BadValue, OctuefsError
+from octuefs.model.paths import parse_source, whole
 from octuefs.report import printable
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def mount(
         named = _named(sources)
         access = access_of(anonymous, key_file, billing_project, impersonate)
         config = MountConfig(
-            source=SourceConfig("" if named else _absolute(sources[0]), recursive, metadata_ttl, access),
+            source=SourceConfig("" if named else whole(parse_source(sources[0])), recursive, metadata_ttl, access),
             named=named,
             strict=strict,
             mount_point=os.path.abspath(mount_point),
@@ -204,15 +205,7 @@ def _named(sources: list[str]) -> dict[str, str]:
         return {}
     if nameless := [source for source in sources if "=" not in source]:
         raise typer.BadParameter(f"several sources have a name each, NAME=SOURCE; {printable(nameless[0])} has none")
-    return {name: _absolute(source) for name, source in parse_named(sources).items()}
-
-
-def _absolute(source: str) -> str:
-    """Return a source as it is named from anywhere; the link of a shared dataset whole, with what authorises it."""
-    from octuefs.model.paths import UrlLocation, parse_source
-
-    location = parse_source(source)
-    return location.url if isinstance(location, UrlLocation) else str(location)
+    return parse_named(sources)
 
 
 def _ownership(uid: int | None, gid: int | None, file_mode: str | None, dir_mode: str | None) -> "Ownership | None":

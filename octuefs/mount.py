@@ -57,7 +57,7 @@ def serve(config: MountConfig, announce: Announce) -> None:
             Operations(tree, mount.report),
             config.mount_point,
             source_name=config.shown_source,
-            read_only=config.read_only or (isinstance(mount, OneDataset) and mount.summary()["read_only"]),
+            read_only=config.read_only or (isinstance(mount, OneDataset) and mount.dataset.writer is None),
             allow_other=config.allow_other,
             kernel_seconds=mount.kernel_seconds(),
             mounted=lambda: announce({"mounted": mount.summary()}),

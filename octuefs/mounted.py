@@ -3,24 +3,21 @@
 `mount.py` has one of these, or several under their names where a manifest or several sources are mounted.
 """
 
-import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from octuefs.config import MountConfig, SourceConfig, check_outside_mounts
+from octuefs.config import MountConfig, check_outside_mounts
 from octuefs.dataset import Dataset
 from octuefs.model.manifest import DatasetEntry
 from octuefs.model.paths import LocalLocation, parse_source
 from octuefs.report import Report, printable
-from octuefs.sources import open_listed_elsewhere, opened_entry
+from octuefs.sources import loaded_entry
 from octuefs.wiring import open_changes
 from octuefs.writing.base import Pending
 from octuefs.writing.recovered import RecoveredEntry
 
-logger = logging.getLogger(__name__)
-
-SHOWN_SKIPPED = 100
+_SHOWN_SKIPPED = 100
 
 
 class MountedDataset:
@@ -33,9 +30,7 @@ class MountedDataset:
 
         :raise OctuefsError: where it cannot be reached; nothing stays open then
         """
-        self.entry = entry
         self.report = report
-        self._source = config.source
         self._stack = ExitStack()
         try:
             self._open(entry, config, progress)
@@ -47,34 +42,23 @@ class MountedDataset:
         location = parse_source(entry.path)
         if isinstance(location, LocalLocation):
             check_outside_mounts(location)
-        self.dataset = opened_entry(
+        self.dataset = loaded_entry(
             entry,
             config.source,
             self.report,
             self._stack,
+            progress,
+            opened=lambda dataset: self._begin(dataset, config),
             mount_point=config.mount_point,
             read_only=config.read_only,
             ownership=config.ownership,
         )
-        self.changes = open_changes(config, self.dataset, self.report, self._stack)
-        self._watching = _watch(self.dataset, config.source, self._stack)
-        self.dataset.keeper.load(progress)
-        if self.dataset.keeper.stored.outside:
-            self._stack.close()
-            self._stack = ExitStack()
-            self.dataset = open_listed_elsewhere(
-                self.dataset,
-                config.source,
-                self.report,
-                self._stack,
-                mount_point=config.mount_point,
-                ownership=config.ownership,
-            )
-            self.changes = None
-            self._watching = _watch(self.dataset, config.source, self._stack)
-            self.dataset.keeper.load(progress)
         if self.changes is not None:
             self.changes.restore()
+
+    def _begin(self, dataset: Dataset, config: MountConfig) -> None:
+        self.changes = open_changes(config, dataset, self.report, self._stack)
+        self._watching = _watch(dataset, self._stack, config.source.metadata_ttl)
 
     # --- how it is
 
@@ -85,7 +69,7 @@ class MountedDataset:
         return {
             "source": str(dataset.location),
             "read_only": dataset.writer is None,
-            "recursive": self._source.recursive,
+            "recursive": dataset.keeper.recursive,
             "dataset": {"id": dataset.id, "name": dataset.name},
             "counts": (counts := self.counts()),
             "index_version": index.version,
@@ -93,7 +77,7 @@ class MountedDataset:
             "cache": {"hashes_remembered": dataset.hasher.remembered},
             "changes": self._watching(),
             "skipped_count": len(skipped),
-            "skipped": skipped[:SHOWN_SKIPPED],
+            "skipped": skipped[:_SHOWN_SKIPPED],
             "sdk_hash_differs": dataset.in_cloud and bool(skipped or counts["shadowed"]),
             "problems": report.problem_count,
             "failures": report.failure_count,
@@ -162,16 +146,16 @@ class MountedDataset:
         self._stack.close()
 
 
-def _watch(dataset: Dataset, config: SourceConfig, stack: ExitStack) -> Callable[[], str]:
-    """Begin to hear of changes underneath; return what says how they are heard of."""
+def _watch(dataset: Dataset, stack: ExitStack, metadata_ttl: float) -> Callable[[], str]:
+    """Begin to hear of changes underneath; return what says how they are heard of. The TTL is in seconds."""
     location, keeper = dataset.location, dataset.keeper
     if dataset.in_cloud or not isinstance(location, LocalLocation):
-        return lambda: f"asked again every {config.metadata_ttl:g} s"
+        return lambda: f"asked again every {metadata_ttl:g} s"
     from octuefs.stores.watch import Watcher
 
     def begin() -> Watcher:
         watcher = Watcher(
-            location.path, keeper.changed, lambda: keeper.refresh().exception(), recursive=config.recursive
+            location.path, keeper.changed, lambda: keeper.refresh().exception(), recursive=keeper.recursive
         )
         watcher.start()
         return watcher

@@ -20,7 +20,7 @@ from octuefs.model.paths import derived_id, parse_source
 from octuefs.mounted import MountedDataset
 from octuefs.parts import DatasetPart, for_all, open_parts
 from octuefs.recoveries import Recoveries
-from octuefs.report import Report, printable, text_of
+from octuefs.report import Report, printable
 from octuefs.tree.control import ControlFiles
 from octuefs.tree.manifest import ManifestFacts, ManifestNamespace
 from octuefs.tree.namespace import MountedTree, Namespace
@@ -40,7 +40,7 @@ class Mount(ABC):
     def __init__(self, config: MountConfig, report: Report) -> None:
         self.config = config
         self.report = report
-        """What the calls of programs met, whichever dataset they were about."""
+        """What the calls of programs met, whichever dataset they were about, and what went wrong with each dataset."""
         self.started = time.time()
         self.given_up = threading.Event()
         """Set where nobody waits for what is not stored yet."""
@@ -55,10 +55,6 @@ class Mount(ABC):
     def mounted(self) -> Iterable[MountedDataset]:
         """Return the datasets in reach."""
         return self.mounted_by_name().values()
-
-    @abstractmethod
-    def reports(self) -> list[Report]:
-        """Return what went wrong with each dataset, and with calls."""
 
     @abstractmethod
     def tree(self) -> MountedTree:
@@ -128,14 +124,14 @@ class Mount(ABC):
         """Return what `.octuefs/` shows and does."""
         return ControlFiles(
             lambda: json.dumps(self.status(), indent=2).encode() + b"\n",
-            lambda: text_of(self.reports()).encode("utf-8", "replace"),
+            lambda: self.report.text().encode("utf-8", "replace"),
             self.refresh,
             None if self.config.read_only else self.recovered,
         )
 
     def summary(self) -> dict[str, Any]:
         """Return what the mount command prints."""
-        reports, mounted = self.reports(), self.mounted()
+        reports, mounted = self.report.with_parts(), self.mounted()
         counts = [it.counts() for it in mounted]
         return {
             "source": self.config.shown_source,
@@ -162,7 +158,7 @@ class Mount(ABC):
             for name, mounted in self.mounted_by_name().items()
             for note in mounted.notes()
         ]
-        if self.config.read_only and any(report.failure_count for report in self.reports()):
+        if self.config.read_only and any(report.failure_count for report in self.report.with_parts()):
             notes.append("see .octuefs/errors")
         if kept := len(self.recovered.entries()):
             notes.append(f"{kept} things could not be stored earlier: octuefs recover {self.config.mount_point}")
@@ -188,17 +184,13 @@ class OneDataset(Mount):
         """See `Mount`."""
         return {"": self._mounted}
 
-    def reports(self) -> list[Report]:
-        """See `Mount`."""
-        return [self.report]
-
     def tree(self) -> MountedTree:
         """See `Mount`."""
         return self._tree
 
     def status(self) -> dict[str, Any]:
         """See `Mount`."""
-        return {**self._mounted.status(), **self.general_status(), "read_only": self._mounted.dataset.writer is None}
+        return {**self.general_status(), **self._mounted.status(), "source": self.config.shown_source}
 
     def read_again(self) -> None:
         """See `Mount`."""
@@ -214,7 +206,7 @@ class SeveralDatasets(Mount):
             check_apart(config.mount_point, parse_source(entry.path))
         self._id = manifest.id or derived_id(f"{config.shown_source} {sorted(manifest.datasets)}")
         self._name = manifest.name
-        self._parts = open_parts(manifest.datasets, config, lambda seen: announce({"seen": seen}))
+        self._parts = open_parts(manifest.datasets, config, self.report, lambda seen: announce({"seen": seen}))
         stack.callback(for_all, self._parts, DatasetPart.close)
         if config.strict and (lost := self._out_of_reach()):
             raise OctuefsError(
@@ -239,10 +231,6 @@ class SeveralDatasets(Mount):
         """See `Mount`."""
         return {name: mounted for name, part in self._parts.items() if (mounted := part.mounted) is not None}
 
-    def reports(self) -> list[Report]:
-        """See `Mount`."""
-        return [self.report, *(part.report for part in self._parts.values())]
-
     def tree(self) -> MountedTree:
         """See `Mount`."""
         return self._tree
@@ -260,8 +248,8 @@ class SeveralDatasets(Mount):
                 "files": sum(it["counts"]["files"] for it in reached),
                 "bytes": sum(it["counts"]["bytes"] for it in reached),
             },
-            "problems": sum(report.problem_count for report in self.reports()),
-            "failures": sum(report.failure_count for report in self.reports()),
+            "problems": sum(report.problem_count for report in self.report.with_parts()),
+            "failures": sum(report.failure_count for report in self.report.with_parts()),
             "datasets": datasets,
         }
 

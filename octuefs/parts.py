@@ -18,7 +18,7 @@ from typing import Any
 from octuefs.config import MountConfig
 from octuefs.dataset import Dataset
 from octuefs.errors import NotADirectory, NotFound, OctuefsError, PermissionRefused, from_os_error
-from octuefs.model.manifest import DatasetEntry, place_files
+from octuefs.model.manifest import DatasetEntry, dataset_dictionary, place_files
 from octuefs.model.metadata import DatasetMetadata
 from octuefs.model.paths import GS_SCHEME, LocalLocation, parse_source
 from octuefs.mounted import MountedDataset
@@ -43,10 +43,11 @@ _RETRY_SECONDS = 5.0
 class DatasetPart:
     """One dataset of several, in reach or not. Any thread may call."""
 
-    def __init__(self, name: str, entry: DatasetEntry, config: MountConfig) -> None:
+    def __init__(self, name: str, entry: DatasetEntry, config: MountConfig, report: Report) -> None:
+        """`report` is the dataset's own."""
         self.name = name
         self.entry = entry
-        self.report = Report(name)
+        self.report = report
         self.mounted: MountedDataset | None = None
         """None where the dataset cannot be reached."""
         self.error: OctuefsError = NotFound(f"{name} is not open yet")
@@ -206,14 +207,14 @@ class DatasetPart:
             return {"path": _place_of(self.entry.path), "files": sorted(files)}
         dataset = self.mounted.dataset
         stored = dataset.metadata or DatasetMetadata()
-        return {
-            "id": dataset.id,
-            "name": dataset.name,
-            "tags": dict(stored.tags),
-            "labels": sorted(stored.labels),
-            "path": str(dataset.location),
-            "files": sorted(datafile.full_path for datafile in dataset.index.members("", ())),
-        }
+        return dataset_dictionary(
+            str(dataset.location),
+            (datafile.full_path for datafile in dataset.index.members("", ())),
+            id=dataset.id,
+            name=dataset.name,
+            tags=stored.tags,
+            labels=stored.labels,
+        )
 
     def close(self) -> None:
         """Close the dataset for good."""
@@ -245,13 +246,13 @@ def _place_of(path: str) -> str:
 
 
 def open_parts(
-    entries: Mapping[str, DatasetEntry], config: MountConfig, progress: Callable[[int], None]
+    entries: Mapping[str, DatasetEntry], config: MountConfig, report: Report, progress: Callable[[int], None]
 ) -> dict[str, DatasetPart]:
-    """Open the datasets of a manifest at the same time.
+    """Open the datasets of a manifest at the same time; each has a part of `report`.
 
     `progress` is told in this thread how many files of all have been seen; what it raises ends the opening.
     """
-    parts = {name: DatasetPart(name, entry, config) for name, entry in entries.items()}
+    parts = {name: DatasetPart(name, entry, config, report.of(name)) for name, entry in entries.items()}
     for part in parts.values():
         part.overlapping = [it for it in parts.values() if it is not part and _overlap(part.entry, it.entry)]
     seen: dict[str, int] = {}

@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Report:
             return len(self._failures)
 
     def of(self, place: str) -> "Report":
-        """Return a report of one of several datasets, whose words come with this one's."""
+        """Return a report for one of several datasets, whose words come with this one's."""
         part = Report(place)
         with self._lock:
             self._parts.append(part)
@@ -117,20 +117,18 @@ class Report:
         with self._lock:
             return list(self._failures)
 
-    def text(self) -> str:
-        """Return all of it as lines for a person, and that of its parts; see `text_of`."""
+    def with_parts(self) -> "list[Report]":
+        """Return this report and those of its datasets."""
         with self._lock:
-            parts = list(self._parts)
-        return text_of([self, *parts])
+            return [self, *self._parts]
 
-
-def text_of(reports: Iterable[Report]) -> str:
-    """Return what reports say as lines for a person, the latest failure last; empty when all is well."""
-    reports = list(reports)
-    standing = [line for report in reports for line in report.standing()]
-    failures = sorted(failure for report in reports for failure in report.failures())
-    told = [f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when))} {text}" for when, text in failures]
-    return "".join(f"{line}\n" for line in standing + told)
+    def text(self) -> str:
+        """Return all of it, and of its datasets, as lines; the latest failure stands last, and empty all is well."""
+        reports = self.with_parts()
+        standing = [line for report in reports for line in report.standing()]
+        failures = sorted(failure for report in reports for failure in report.failures())
+        told = [f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when))} {text}" for when, text in failures]
+        return "".join(f"{line}\n" for line in standing + told)
 
 
 def printable(name: str) -> str:

@@ -71,7 +71,7 @@ def open_dataset(
 ) -> Iterator[Dataset]:
     """Give the loaded dataset of a source, for reading; `progress` is told how many files have been seen."""
     with ExitStack() as stack:
-        yield _loaded(DatasetEntry(config.source), config, report, stack, progress)
+        yield loaded_entry(DatasetEntry(config.source), config, report, stack, progress)
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def open_datasets(
     manifest = _read_manifest(config)
     with ExitStack() as stack:
         if manifest is None:
-            dataset = _loaded(DatasetEntry(config.source), config, report, stack, progress)
+            dataset = loaded_entry(DatasetEntry(config.source), config, report, stack, progress)
             manifest = manifest_instead(config, dataset)
             if manifest is None:
                 yield None, {"": dataset}
@@ -102,7 +102,7 @@ def _all_loaded(
     def load(name: str, entry: DatasetEntry) -> Dataset:
         own = stack.enter_context(ExitStack())
         try:
-            dataset = _loaded(entry, config, report.of(name), own, lambda number: seen.update({name: number}))
+            dataset = loaded_entry(entry, config, report.of(name), own, lambda number: seen.update({name: number}))
         except OctuefsError as error:
             raise OctuefsError(f"{name} cannot be reached: {error}") from error
         progress(sum(list(seen.values())))
@@ -113,36 +113,49 @@ def _all_loaded(
     return {name: loaded.result() for name, loaded in loading.items()}
 
 
-def _loaded(
+def loaded_entry(
     entry: DatasetEntry,
     config: SourceConfig,
     report: Report,
     stack: ExitStack,
     progress: Callable[[int], None] | None,
+    *,
+    opened: Callable[[Dataset], None] = lambda _: None,
+    mount_point: str | None = None,
+    read_only: bool = True,
+    ownership: Ownership | None = None,
 ) -> Dataset:
-    dataset = opened_entry(entry, config, report, stack)
+    """Return the loaded dataset of an entry; `stack`, which has nothing else, closes what it is made of.
+
+    `opened` is called before anything is read of it; again, with another one, where its record turns out to name files
+    outside of it.
+
+    :raise OctuefsError: where it cannot be reached
+    """
+    dataset = _opened_entry(
+        entry, config, report, stack, mount_point=mount_point, read_only=read_only, ownership=ownership
+    )
+    opened(dataset)
     dataset.keeper.load(progress)
     if dataset.keeper.stored.outside:
         stack.close()
-        dataset = open_listed_elsewhere(dataset, config, report, stack)
+        dataset = _open_listed_elsewhere(dataset, config, report, stack, mount_point=mount_point, ownership=ownership)
+        opened(dataset)
         dataset.keeper.load(progress)
     return dataset
 
 
-def opened_entry(
+def _opened_entry(
     entry: DatasetEntry,
     config: SourceConfig,
     report: Report,
     stack: ExitStack,
     *,
-    mount_point: str | None = None,
-    read_only: bool = True,
-    ownership: Ownership | None = None,
+    mount_point: str | None,
+    read_only: bool,
+    ownership: Ownership | None,
 ) -> Dataset:
-    """Return the dataset of an entry before anything is read; `stack` closes what it is made of.
-
-    :raise OctuefsError: where it cannot be reached
-    """
+    """Return the dataset of an entry before anything is read."""
     config = replace(config, source=entry.path, recursive=config.recursive and entry.recursive)
     location = config.location
     given = _given(entry, report)
@@ -175,14 +188,14 @@ def _note_twice(entry: DatasetEntry, shown: int, report: Report) -> None:
     report.set_problems("files of the manifest", problems)
 
 
-def open_listed_elsewhere(
+def _open_listed_elsewhere(
     dataset: Dataset,
     config: SourceConfig,
     report: Report,
     stack: ExitStack,
     *,
-    mount_point: str | None = None,
-    ownership: Ownership | None = None,
+    mount_point: str | None,
+    ownership: Ownership | None,
 ) -> Dataset:
     """Return, in place of a dataset whose record names files outside of it, the one of all those files."""
     stored, location = dataset.keeper.stored, dataset.location

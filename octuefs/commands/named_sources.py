@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from octuefs.errors import BadValue
 from octuefs.model.manifest import check_dataset_name
-from octuefs.model.paths import UrlLocation, parse_source
+from octuefs.model.paths import parse_source, whole
 from octuefs.report import printable
 
 
@@ -32,10 +32,9 @@ def parse_named(texts: Sequence[str]) -> dict[str, str]:
         if not source:
             raise BadValue(f"{printable(name)}= names no source; write {printable(name)}=SOURCE")
         try:
-            parsed = parse_source(source)
+            sources[name] = whole(parse_source(source))
         except BadValue as error:
             raise BadValue(f"{printable(name)}: {error}") from None
-        sources[name] = parsed.url if isinstance(parsed, UrlLocation) else str(parsed)
     return sources
 
 

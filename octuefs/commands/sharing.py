@@ -18,6 +18,7 @@ import google_crc32c
 
 from octuefs.commands.mounted_datasets import MountedPath, ask_for_dataset, find_in_mount
 from octuefs.errors import BadValue
+from octuefs.model.manifest import dataset_dictionary
 from octuefs.model.paths import (
     GS_SCHEME,
     SIGNED_METADATA_NAME,
@@ -141,14 +142,7 @@ def share(what: Shared, store: "ObjectStore", signer: "LinkSigner", lifetime: ti
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-    document = {
-        "id": what.id,
-        "name": what.name,
-        "tags": dict(what.tags),
-        "labels": sorted(what.labels),
-        "path": what.path,
-        "files": links,
-    }
+    document = dataset_dictionary(what.path, links, id=what.id, name=what.name, tags=what.tags, labels=what.labels)
     data = json.dumps(document).encode()
     place = f"{SIGNED_METADATA_NAME}/{secrets.token_hex(16)}"
     properties = ObjectProperties(fixed={"contentType": "application/json"})

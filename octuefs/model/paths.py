@@ -98,6 +98,11 @@ Source = Location | UrlLocation
 """What a user calls a source."""
 
 
+def whole(source: Source) -> str:
+    """Return the text of a source as it can be given again: of a URL with what authorises it, which is never shown."""
+    return source.url if isinstance(source, UrlLocation) else str(source)
+
+
 def parse_source(text: str) -> Source:
     """Parse what a user calls a source: a location (`parse_location`), or an http(s) URL.
 

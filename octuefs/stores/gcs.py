@@ -16,18 +16,16 @@ from dataclasses import replace
 from typing import Any
 
 from octuefs.errors import (
-    BadValue,
     Conflict,
     IsADirectory,
-    NotALink,
     NotFound,
     StoreUnavailable,
-    Unsupported,
 )
-from octuefs.stores.base import Kind, LinkTarget, ObjectInfo, Skipped, Space
+from octuefs.stores.base import Kind, ObjectInfo, Skipped
 from octuefs.stores.gcs_requests import LONGEST_NAME, SILENCE_SECONDS
 from octuefs.stores.gcs_resource import FIELDS, problem_with_name
 from octuefs.stores.gcs_writing import GcsWriting
+from octuefs.stores.plain import PlainStore
 
 _LIST_FIELDS = f"nextPageToken,prefixes,items({FIELDS})"
 _PAGE_SIZE = 1000
@@ -72,16 +70,11 @@ class GcsObject:
         """Do nothing: there is nothing to give back."""
 
 
-class GcsStore(GcsWriting):
+class GcsStore(GcsWriting, PlainStore):
     """An ObjectStore over a prefix in a bucket.
 
     Its parameters are those of `GcsRequests`; what changes the bucket stands in `GcsUploads` and `GcsWriting`.
     """
-
-    @property
-    def in_cloud(self) -> bool:
-        """True: metadata stands with each object."""
-        return True
 
     def check(self) -> None:
         """Raise where the bucket does not exist, may not be listed, or cannot be reached; a prefix may be empty.
@@ -212,46 +205,6 @@ class GcsStore(GcsWriting):
         )
         response: Response = self._wait(request, subject)
         return response
-
-    def read_small(self, path: str, limit: int) -> bytes:
-        """Return the whole content of an object of at most `limit` bytes.
-
-        :raise BadValue: for a longer one, of which nothing is read
-        """
-        for last in (False, True):
-            info = self.stat(path)
-            if info.size > limit:
-                raise BadValue(f"{self._place.of(path)}: {info.size} bytes; at most {limit} are read")
-            try:
-                return self.open(info).read(0, info.size)
-            except Conflict:  # replaced in between: the new one will do
-                if last:
-                    raise
-        raise AssertionError
-
-    def read_link(self, path: str) -> str:
-        """Refuse: a bucket has no symbolic links."""
-        raise NotALink(f"{self._place.of(path)}: not a symbolic link")
-
-    def follow_link(self, path: str) -> LinkTarget:
-        """Refuse: a bucket has no symbolic links."""
-        raise NotALink(f"{self._place.of(path)}: not a symbolic link")
-
-    def get_xattr(self, path: str, name: str) -> bytes:
-        """Refuse: an object has no attributes but the metadata of octue."""
-        raise Unsupported(f"{self._place.of(path)}: objects have no attributes but octue's own; {name} is not kept")
-
-    def list_xattrs(self, path: str) -> list[str]:
-        """Return none: an object has no foreign attributes."""
-        return []
-
-    def space(self) -> Space:
-        """Return a petabyte and 2**32 objects, all free: a bucket has no limit, and programs want a number."""
-        return Space(total_bytes=1 << 50, free_bytes=1 << 50, total_files=1 << 32, free_files=1 << 32)
-
-    def reopen_if_replaced(self) -> bool:
-        """Do nothing: every request names the bucket anew."""
-        return False
 
     def _start_page(self, prefix: str, recursive: bool, token: str | None) -> "concurrent.futures.Future[Any]":
         return self._start(

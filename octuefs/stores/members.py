@@ -7,7 +7,7 @@ a `Store` of it. Folders are implied by the places. Nothing can be changed throu
 import stat
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,19 +16,17 @@ from hashlib import blake2b
 from typing import Generic, Protocol, TypeVar
 
 from octuefs.errors import (
-    BadValue,
     Conflict,
     IsADirectory,
-    NotALink,
     NotFound,
     OctuefsError,
     PermissionRefused,
     StoreUnavailable,
     TimedOut,
-    Unsupported,
 )
 from octuefs.model.paths import GS_SCHEME, Location, parent_of, path_bytes, problem_with_path
-from octuefs.stores.base import ByteSource, Kind, LinkTarget, ObjectInfo, Ownership, Skipped, Space
+from octuefs.stores.base import ByteSource, Kind, ObjectInfo, Ownership, Skipped
+from octuefs.stores.plain import PlainStore
 
 WORKERS = 32
 """How many requests for facts are under way at once."""
@@ -119,10 +117,8 @@ def number_of(origin: str) -> int:
     return int.from_bytes(blake2b(name, digest_size=8).digest(), "big") >> 1
 
 
-class MemberStore(ABC, Generic[Member]):
+class MemberStore(PlainStore, Generic[Member]):
     """A `Store` over a list of files; it has metadata with each of them, as a bucket has."""
-
-    location: Location
 
     def __init__(self, location: Location, ownership: Ownership | None = None) -> None:
         self.location = location
@@ -164,11 +160,6 @@ class MemberStore(ABC, Generic[Member]):
         """See `Store`."""
 
     # --- facts
-
-    @property
-    def in_cloud(self) -> bool:
-        """True: metadata stands with each file."""
-        return True
 
     def _known(self, *, anew: bool) -> Contents[Member]:
         """Return the members, from the list as it is now where that is asked for or was never read."""
@@ -270,48 +261,3 @@ class MemberStore(ABC, Generic[Member]):
         if member is None:
             raise NotFound(f"{self.location.of(info.path)}: it is not listed any more")
         return self._open(member, info)
-
-    def read_small(self, path: str, limit: int) -> bytes:
-        """Return the whole content of a file of at most `limit` bytes.
-
-        :raise BadValue: for a longer one, of which nothing is read
-        """
-        for last in (False, True):
-            info = self.stat(path)
-            if info.size > limit:
-                raise BadValue(f"{self.location.of(path)}: {info.size} bytes; at most {limit} are read")
-            source = self.open(info)
-            try:
-                return source.read(0, info.size)
-            except Conflict:  # replaced in between: the new one will do
-                if last:
-                    raise
-            finally:
-                source.close()
-        raise AssertionError
-
-    # --- what no list has
-
-    def read_link(self, path: str) -> str:
-        """Refuse: links are followed before they are members."""
-        raise NotALink(f"{self.location.of(path)}: not a symbolic link")
-
-    def follow_link(self, path: str) -> LinkTarget:
-        """Refuse: links are followed before they are members."""
-        raise NotALink(f"{self.location.of(path)}: not a symbolic link")
-
-    def get_xattr(self, path: str, name: str) -> bytes:
-        """Refuse: a member has no attributes but the metadata of octue."""
-        raise Unsupported(f"{self.location.of(path)}: a listed file has no attributes but octue's own")
-
-    def list_xattrs(self, path: str) -> list[str]:
-        """Return none: a member has no foreign attributes."""
-        return []
-
-    def space(self) -> Space:
-        """Return a petabyte and 2**32 files, all free: nothing is written, and programs want a number."""
-        return Space(total_bytes=1 << 50, free_bytes=1 << 50, total_files=1 << 32, free_files=1 << 32)
-
-    def reopen_if_replaced(self) -> bool:
-        """Do nothing: every member is looked up anew."""
-        return False

@@ -44,6 +44,8 @@ class SignedUrlStore(MemberStore[FileEntry]):
         self._url = source.url
         self._links = SignedLinks(ownership=ownership)
         self._is_located = False
+        self._checked: Contents[FileEntry] | None = None
+        """What `check` has just read, for who reads next."""
         self.record: DatasetMetadata | None = None
         """The dataset's own metadata, by the document that was read last."""
         self.problems: Sequence[str] = ()
@@ -57,7 +59,7 @@ class SignedUrlStore(MemberStore[FileEntry]):
 
         :raise BadValue: where it leads to something else than a shared dataset
         """
-        self._take(self._links.fetch(self._url, LARGEST_DOCUMENT, few_tries=True))
+        self._checked = self._take(self._links.fetch(self._url, LARGEST_DOCUMENT, few_tries=True))
 
     def told(self) -> tuple[DatasetMetadata | None, Sequence[str]]:
         """Return the dataset's own metadata as they were read last, and what is wrong with them."""
@@ -68,7 +70,8 @@ class SignedUrlStore(MemberStore[FileEntry]):
         self._links.close()
 
     def _read_contents(self) -> Contents[FileEntry]:
-        return self._take(self._links.fetch(self._url, LARGEST_DOCUMENT))
+        checked, self._checked = self._checked, None
+        return checked or self._take(self._links.fetch(self._url, LARGEST_DOCUMENT))
 
     def _take(self, data: bytes) -> Contents[FileEntry]:
         """Take in what the document says, and return the files that it names."""

@@ -11,6 +11,7 @@ from octuefs import parts
 from octuefs.config import MountConfig, SourceConfig
 from octuefs.errors import NotFound, PermissionRefused, StoreUnavailable
 from octuefs.model.manifest import DatasetEntry
+from octuefs.report import Report
 
 CONFIG = MountConfig(SourceConfig(""), "/nowhere")
 
@@ -49,7 +50,7 @@ def entries(number: int) -> dict[str, DatasetEntry]:
 def test_datasets_are_opened_at_the_same_time() -> None:
     together = threading.Barrier(20)
     FakeDataset.opening = staticmethod(lambda path: together.wait(30) and None)
-    opened = parts.open_parts(entries(200), CONFIG, lambda seen: None)
+    opened = parts.open_parts(entries(200), CONFIG, Report(), lambda seen: None)
     assert all(part.mounted is not None for part in opened.values())
     parts.for_all(opened, parts.DatasetPart.close)
     assert len(FakeDataset.closed) == 200
@@ -64,7 +65,7 @@ def test_one_that_fails_does_not_stop_the_others() -> None:
             raise ZeroDivisionError
 
     FakeDataset.opening = staticmethod(fail)
-    opened = parts.open_parts(entries(4), CONFIG, lambda seen: None)
+    opened = parts.open_parts(entries(4), CONFIG, Report(), lambda seen: None)
     assert [name for name, part in opened.items() if part.mounted is None] == ["d1", "d2"]
     with pytest.raises(PermissionRefused, match="forbidden"):
         opened["d1"].namespace()
@@ -82,7 +83,7 @@ def test_one_out_of_reach_is_tried_again() -> None:
             raise NotFound("not yet")
 
     FakeDataset.opening = staticmethod(fail)
-    part = parts.open_parts(entries(1), CONFIG, lambda seen: None)["d0"]
+    part = parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None)["d0"]
     part.try_again().result(10)
     assert part.namespace_or_none is None
     before = part.generation
@@ -99,7 +100,7 @@ def test_one_out_of_reach_is_tried_again() -> None:
 @pytest.mark.expected_logs("cannot be reached")
 @pytest.mark.parametrize(("failure", "gone"), [(NotFound("gone"), True), (StoreUnavailable("busy"), False)])
 def test_one_that_goes_away_is_out_of_reach_until_it_is_back(failure: Exception, gone: bool) -> None:
-    part = parts.open_parts(entries(1), CONFIG, lambda seen: None)["d0"]
+    part = parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None)["d0"]
     mounted: Any = part.mounted
     before = part.generation
     mounted.dataset.keeper.failure = failure
@@ -115,7 +116,7 @@ def test_one_that_goes_away_is_out_of_reach_until_it_is_back(failure: Exception,
 
 
 def test_what_is_opened_too_late_is_closed() -> None:
-    part = parts.DatasetPart("d0", entries(1)["d0"], CONFIG)
+    part = parts.DatasetPart("d0", entries(1)["d0"], CONFIG, Report("d0"))
     part.close()
     part.open(lambda seen: None)
     assert part.mounted is None
@@ -131,11 +132,11 @@ def test_a_command_that_has_gone_ends_the_opening() -> None:
         raise StoreUnavailable("the command has gone")
 
     with pytest.raises(StoreUnavailable, match="has gone"):
-        parts.open_parts(entries(3), CONFIG, gone)
+        parts.open_parts(entries(3), CONFIG, Report(), gone)
     assert len(FakeDataset.closed) == 3
 
 
 def test_a_link_is_named_without_what_authorises_it() -> None:
     entry = DatasetEntry("https://host/bucket/path/.signed_metadata_files/slug?X-Goog-Signature=5ec2e7")
-    part = parts.DatasetPart("d", entry, CONFIG)
+    part = parts.DatasetPart("d", entry, CONFIG, Report("d"))
     assert part.primitive() == "https://host/bucket/path/.signed_metadata_files/slug"

@@ -13,7 +13,7 @@ from octuefs.errors import BadValue, Conflict, NotFound, OctuefsError, Permissio
 from octuefs.index import Index
 from octuefs.keeper import Keeper
 from octuefs.model.hashes import encode_crc32c, extend_crc32c
-from octuefs.model.paths import CloudLocation, UrlLocation
+from octuefs.model.paths import SIGNED_METADATA_NAME, CloudLocation, UrlLocation
 from octuefs.report import Report
 from octuefs.stores import signed_http
 from octuefs.stores.base import Kind, ObjectInfo, Skipped
@@ -66,6 +66,19 @@ def test_files_have_their_places_below_what_stands_before_the_signed_folder(serv
     assert sorted(found) == ["a.csv", "sub/b c.csv", "sub/percent%2Fé#?.csv"]
     assert {info.origin for info in found.values()} == {f"gs://{FOLDER}/{path}" for path in found}
     assert store.location == CloudLocation("bucket", "data/set")
+
+
+def test_the_document_is_read_once_to_begin_with_and_anew_by_each_later_scan(server: SignedServer) -> None:
+    store = shared(server, "a.csv")
+
+    def times_read() -> int:
+        return sum(SIGNED_METADATA_NAME in asked.name for asked in server.asked)
+
+    store.check()
+    assert sorted(scanned(store)) == ["a.csv"]
+    assert times_read() == 1
+    scanned(store)
+    assert times_read() == 2
 
 
 def test_a_file_outside_of_the_dataset_stands_at_the_top_and_two_of_a_name_are_numbered(server: SignedServer) -> None:
