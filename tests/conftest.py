@@ -65,6 +65,28 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+_SHORT = 200
+"""Bytes, of which a difference is shown whole."""
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Say where two contents differ first, instead of printing megabytes."""
+    if op != "==" or not isinstance(left, bytes | bytearray) or not isinstance(right, bytes | bytearray):
+        return None
+    if max(len(left), len(right)) <= _SHORT:
+        return None
+    first = next((at for at, (one, other) in enumerate(zip(left, right, strict=False)) if one != other), None)
+    if first is None:
+        first = min(len(left), len(right))
+    return [
+        f"{len(left)} bytes == {len(right)} bytes",
+        f"They differ from byte {first} on:",
+        f"  {bytes(left[first : first + 40])!r}",
+        f"  {bytes(right[first : first + 40])!r}",
+        f"and end with {bytes(left[-20:])!r} and {bytes(right[-20:])!r}",
+    ]
+
+
 def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 

@@ -211,7 +211,9 @@ class SignedLinks:
             try:
                 return take(response)
             finally:
-                if response.length_remaining or response.length_remaining is None:
+                if response.length_remaining == 0:
+                    response.drain_conn()  # without a body (HEAD) too, it has its connection until it is read
+                else:
                     response.close()  # not read to the end: of no use for another request
                 response.release_conn()
         except errors.LocationValueError:

@@ -150,8 +150,9 @@ class FileState:
 
     def info(self) -> ObjectInfo:
         """Describe the file as it is now."""
+        stored = self.is_stored  # first: a base that is looked up after that is no older than what it says
         base, content = self.base, self.content
-        if base is not None and self.is_stored and not (self.is_removed and content is not None):
+        if base is not None and stored and not (self.is_removed and content is not None):
             return replace(base, links=0) if self.is_removed else base
         custom, owner = self.custom, self._around.store.ownership
         mtime_ns = stored_mtime(custom)
@@ -175,8 +176,8 @@ class FileState:
 
     def version(self) -> tuple[Any, ...]:
         """Return the version of the file as it is now; one that is not stored has no generation."""
-        base = self.base
-        if base is None or not self.is_stored or (self.is_removed and self.content is not None):
+        stored, base = self.is_stored, self.base  # in this order, as in `info`
+        if base is None or not stored or (self.is_removed and self.content is not None):
             return (0, 0, self._version)
         return base.version if isinstance(base.version, tuple) else (base.version,)
 

@@ -52,6 +52,7 @@ class SignedServer:
     def __init__(self) -> None:
         self.objects: dict[str, Stored] = {}
         self.asked: list[Asked] = []
+        self.connections = 0
         self.refuses_head = False
         self.ignores_ranges = False
         self.expired = False
@@ -139,6 +140,10 @@ class SignedServer:
     def _handler(server) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                server.connections += 1
+                super().setup()
 
             def do_GET(self) -> None:
                 name = unquote(urlsplit(self.path).path, errors="surrogateescape")[1:]

@@ -269,6 +269,23 @@ def test_requests_have_no_header_that_a_signature_would_have_to_cover(server: Si
         assert asked.headers["accept-encoding"] == "gzip"
 
 
+def test_one_connection_serves_one_question_after_another(server: SignedServer) -> None:
+    put(server, "a")
+    links = SignedLinks()
+    here, gone = server.url(f"{FOLDER}/a"), server.url(f"{FOLDER}/gone")
+    failures = []  # kept, as who reports them does
+    for _ in range(3):
+        info = links.describe(here, "a")
+        assert links.open(here, info).read(0, 10) == DATA[:10]
+        with pytest.raises(NotFound) as failure:
+            links.describe(gone, "gone")
+        failures.append(failure)
+        assert links.fetch(here, 1 << 20) == DATA
+    links.close()
+    assert [asked.method for asked in server.asked] == ["HEAD", "GET", "HEAD", "GET"] * 3
+    assert server.connections == 1
+
+
 # --- reading
 
 
