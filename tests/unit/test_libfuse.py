@@ -1,5 +1,8 @@
 """From paths to nodes."""
 
+import threading
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,3 +61,40 @@ def test_what_is_missing_is_remembered(adapter: LibfuseAdapter, operations: Coun
         with pytest.raises(NotFound):
             adapter._resolve(path)
     assert operations.lookups == ["/a", "/a/no"]
+
+
+class ShortFile:
+    """A file of ten bytes that is open."""
+
+    def version_of(self, _handle: int) -> int:
+        return 1
+
+    identity_of = version_of
+
+    def fgetattr(self, _handle: int) -> Any:
+        return SimpleNamespace(size=10)
+
+    def read(self, _handle: int, offset: int, size: int) -> bytes:
+        return bytes(10)[offset : offset + size]
+
+
+@dataclass
+class Info:
+    fh: int = 1
+
+
+def test_a_read_beyond_the_end_is_answered_after_the_one_that_meets_it() -> None:
+    """The kernel takes the first that comes for where the file ends."""
+    answered = []
+    operations: Any = ShortFile()
+    adapter = LibfuseAdapter(operations, lambda: None)
+
+    def read(offset: int) -> None:
+        answered.append((offset, adapter.read(None, 100, offset, Info())))
+
+    beyond = threading.Thread(target=read, args=(110,))
+    beyond.start()
+    for offset in (5, 10):
+        read(offset)
+    beyond.join()
+    assert answered == [(5, bytes(5)), (10, b""), (110, b"")]
