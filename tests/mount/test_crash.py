@@ -25,6 +25,8 @@ from support.mounting import lazy_unmount
 from support.strict_gcs import StrictGcs
 
 SOAK_MINUTES = float(os.environ.get("OCTUEFS_SOAK_MINUTES", "0"))
+KILLS = 7
+"""How often each mount is killed; `scripts/soak` goes on for as long as it is told."""
 LONGEST_LOAD = 0.6
 """Seconds of work before a kill, at most."""
 GONE = {errno.ENOTCONN, errno.ECONNABORTED}
@@ -495,7 +497,7 @@ def test_a_local_mount_keeps_its_promises_over_crashes(tmp_path: Path) -> None:
             return None
 
     with remountable(source, now=False) as mount, watched(source / ".octue"):
-        crash(mount, look, 18, in_place=True)
+        crash(mount, look, KILLS, in_place=True)
     documents = list(source.rglob(".octue"))
     assert documents
     for document in documents:
@@ -517,7 +519,7 @@ def test_a_cloud_mount_keeps_its_promises_over_crashes(mode: str, bucket: Bucket
         return bucket.get(f"data/{path}") if path in names() else None
 
     with remountable(f"{bucket.url}/data", *options, environment=strict_gcs.environment, now=False) as mount:
-        crash(mount, look, 16, in_place=False)
+        crash(mount, look, KILLS, in_place=False)
         assert [name for name in names() if ".octuefs-" in name or ".fuse_hidden" in name] == []
 
 
