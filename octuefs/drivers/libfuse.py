@@ -276,7 +276,7 @@ class LibfuseAdapter:
     def read(self, _path: str | None, size: int, offset: int, info: Any) -> bytes:
         """pread(2)."""
         data = self._operations.read(info.fh, offset, size)
-        if not data and offset > self._operations.fgetattr(info.fh).size:
+        if not data and self._pages.has(info.fh) and offset > self._operations.fgetattr(info.fh).size:
             # The kernel takes the file for longer than this handle's is: another stands at its path by now. It cuts the
             # size back with the first answer that ends early, which must be that of the read that meets the end.
             time.sleep(_BEYOND_THE_END_SECONDS)

@@ -67,6 +67,11 @@ class PageCaches:
         identity = self._identity_of(handle)
         return any(self._identity_of(other) != identity for other in handles)
 
+    def has(self, handle: int) -> bool:
+        """Say whether a handle has a part in the pages of its path."""
+        with self._lock:
+            return handle in self._handles.get(self._paths.get(handle, ""), ())
+
     def moved(self, path: str, to: str | None) -> None:
         """Take note that a file or folder has another path now, or none: libfuse's own table moves likewise."""
         below = path + "/"

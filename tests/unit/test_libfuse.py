@@ -66,12 +66,17 @@ def test_what_is_missing_is_remembered(adapter: LibfuseAdapter, operations: Coun
 class ShortFile:
     """A file of ten bytes that is open."""
 
+    def __init__(self) -> None:
+        self.asked = 0
+        """How often for its attributes."""
+
     def version_of(self, _handle: int) -> int:
         return 1
 
     identity_of = version_of
 
     def fgetattr(self, _handle: int) -> Any:
+        self.asked += 1
         return SimpleNamespace(size=10)
 
     def read(self, _handle: int, offset: int, size: int) -> bytes:
@@ -88,6 +93,7 @@ def test_a_read_beyond_the_end_is_answered_after_the_one_that_meets_it() -> None
     answered = []
     operations: Any = ShortFile()
     adapter = LibfuseAdapter(operations, lambda: None)
+    adapter._pages.opened("/file", 1, inode=1, names=1)
 
     def read(offset: int) -> None:
         answered.append((offset, adapter.read(None, 100, offset, Info())))
@@ -98,3 +104,9 @@ def test_a_read_beyond_the_end_is_answered_after_the_one_that_meets_it() -> None
         read(offset)
     beyond.join()
     assert answered == [(5, bytes(5)), (10, b""), (110, b"")]
+
+
+def test_what_is_made_for_each_open_is_not_asked_for_its_size_where_it_ends() -> None:
+    operations: Any = ShortFile()
+    assert LibfuseAdapter(operations, lambda: None).read(None, 100, 110, Info()) == b""
+    assert operations.asked == 0
