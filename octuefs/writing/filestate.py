@@ -150,10 +150,9 @@ class FileState:
 
     def info(self) -> ObjectInfo:
         """Describe the file as it is now."""
-        stored = self.is_stored  # first: a base that is looked up after that is no older than what it says
+        if (stored := self._as_stored()) is not None:
+            return replace(stored, links=0) if self.is_removed else stored
         base, content = self.base, self.content
-        if base is not None and stored and not (self.is_removed and content is not None):
-            return replace(base, links=0) if self.is_removed else base
         custom, owner = self.custom, self._around.store.ownership
         mtime_ns = stored_mtime(custom)
         known = content is not None and content.staged.crc32c is not None
@@ -168,7 +167,7 @@ class FileState:
             gid=owner.gid,
             inode=self._inode,
             links=0 if self.is_removed else 1,
-            version=self.version(),
+            version=self._unstored_version,
             crc32c=content.crc32c() if content is not None and known else None,
             custom_metadata=custom,
             properties=self._fixed,
@@ -176,10 +175,23 @@ class FileState:
 
     def version(self) -> tuple[Any, ...]:
         """Return the version of the file as it is now; one that is not stored has no generation."""
-        stored, base = self.is_stored, self.base  # in this order, as in `info`
-        if base is None or not stored or (self.is_removed and self.content is not None):
-            return (0, 0, self._version)
-        return base.version if isinstance(base.version, tuple) else (base.version,)
+        stored = self._as_stored()
+        if stored is None:
+            return self._unstored_version
+        return stored.version if isinstance(stored.version, tuple) else (stored.version,)
+
+    @property
+    def _unstored_version(self) -> tuple[int, int, int]:
+        return (0, 0, self._version)
+
+    def _as_stored(self) -> ObjectInfo | None:
+        """Return the object where the file is as the bucket has it.
+
+        That it is is asked first: a base that is looked up after that is no older.
+        """
+        if not self.is_stored or (self.is_removed and self.content is not None):
+            return None
+        return self.base
 
     def check(self) -> None:
         """Raise where the content was lost to a failure: what was written stands under `recovered/`."""
