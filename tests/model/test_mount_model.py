@@ -29,7 +29,7 @@ from support.gcs import Bucket
 from support.strict_gcs import StrictGcs
 
 SOAK_MINUTES = float(os.environ.get("OCTUEFS_SOAK_MINUTES", "0"))
-EXAMPLES = 5
+EXAMPLES = 7
 STEPS = 45
 
 # --- what sequences are made of --------------------------------------------------------------------------------------

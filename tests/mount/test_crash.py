@@ -25,7 +25,7 @@ from support.mounting import lazy_unmount
 from support.strict_gcs import StrictGcs
 
 SOAK_MINUTES = float(os.environ.get("OCTUEFS_SOAK_MINUTES", "0"))
-KILLS = 7
+KILLS = 17
 """How often each mount is killed; `scripts/soak` goes on for as long as it is told."""
 LONGEST_LOAD = 0.6
 """Seconds of work before a kill, at most."""
