@@ -11,12 +11,9 @@ from contextlib import closing
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from octuefs.errors import (
-    BadValue,
-    NotFound,
-    from_os_error,
-)
-from octuefs.model.manifest import Manifest, cloud_path_of_url, describes_one_dataset, parse_manifest
+from octuefs.errors import BadValue, NotFound, from_os_error
+from octuefs.model.listed_files import GOOGLE_HOST, cloud_path_of_url
+from octuefs.model.manifest import Manifest, describes_one_dataset, parse_manifest
 from octuefs.model.paths import CloudLocation, LocalLocation, Source, UrlLocation, name_of, parent_of
 from octuefs.stores.base import Kind, Store
 
@@ -25,7 +22,6 @@ LONGEST_MANIFEST = 64 << 20
 
 MANIFEST_ENDING = ".json"
 """How the name of an object ends that is taken for a manifest before anything else."""
-_GOOGLE_HOST = "storage.googleapis.com"
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 
 OpenBucket = Callable[[CloudLocation], Store]
@@ -88,8 +84,8 @@ def _is_of_google(url: str) -> bool:
     host = (urlsplit(url).hostname or "").lower()
     emulator = urlsplit(os.environ.get(_EMULATOR, ""))
     return (
-        host == _GOOGLE_HOST
-        or host.endswith(f".{_GOOGLE_HOST}")
+        host == GOOGLE_HOST
+        or host.endswith(f".{GOOGLE_HOST}")
         or (bool(emulator.netloc) and emulator.netloc == urlsplit(url).netloc)
     )
 

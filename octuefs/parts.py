@@ -18,7 +18,8 @@ from typing import Any
 from octuefs.config import MountConfig
 from octuefs.dataset import Dataset
 from octuefs.errors import NotADirectory, NotFound, OctuefsError, PermissionRefused, from_os_error
-from octuefs.model.manifest import DatasetEntry, dataset_dictionary, place_files
+from octuefs.model.listed_files import place_files
+from octuefs.model.manifest import DatasetEntry, dataset_dictionary
 from octuefs.model.metadata import DatasetMetadata
 from octuefs.model.paths import GS_SCHEME, LocalLocation, parse_source
 from octuefs.mounted import MountedDataset

@@ -78,7 +78,7 @@ def _dataset(name: str, source: str) -> str | dict[str, Any]:
 
 def _has_links(datasets: Mapping[str, Any]) -> bool:
     """Say whether a dataset is named by a URL, which may be signed."""
-    from octuefs.model.manifest import is_url
+    from octuefs.model.listed_files import is_url
 
     return any(isinstance(dataset, str) and is_url(dataset) for dataset in datasets.values())
 

@@ -24,6 +24,7 @@ from octuefs.model.paths import (
     SIGNED_METADATA_NAME,
     CloudLocation,
     UrlLocation,
+    bucket_and_name,
     parse_location,
     parse_source,
 )
@@ -159,7 +160,7 @@ def _object_of(path: str) -> tuple[str, str]:
 
     :raise BadValue: for what lies elsewhere
     """
-    bucket, _, name = path.removeprefix(GS_SCHEME).partition("/")
+    bucket, name = bucket_and_name(path)
     if not path.startswith(GS_SCHEME) or not name:
         raise BadValue(_not_in_bucket(path))
     return bucket, name

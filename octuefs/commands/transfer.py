@@ -17,6 +17,7 @@ from octuefs.commands.terminal import TransferBar, failing_in_words, opened
 from octuefs.config import SourceConfig, check_source
 from octuefs.errors import BadValue, OctuefsError, from_os_error
 from octuefs.model.listed_files import is_url
+from octuefs.model.paths import GS_SCHEME
 from octuefs.mounts import mount_above
 from octuefs.report import printable
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from octuefs.dataset import Dataset
     from octuefs.stores.writing import DiskStore, ObjectStore
     from octuefs.transfer.jobs import Outcome
-
-_CLOUD = "gs://"
 
 
 def add_transfer_commands(app: typer.Typer) -> None:
@@ -48,7 +47,7 @@ def upload(
     it once more. Nothing in the bucket is removed; an object that others change meanwhile is not overwritten.
     """
     with failing_in_words():
-        if source.startswith(_CLOUD) or not target.startswith(_CLOUD):
+        if source.startswith(GS_SCHEME) or not target.startswith(GS_SCHEME):
             raise BadValue("upload takes a local folder and gs://bucket/path, in this order")
         access = access_of(anonymous, key_file, billing_project, impersonate)
         with (
@@ -78,7 +77,7 @@ def download(
     again, so a download that was interrupted is resumed by running it once more. Nothing in the folder is removed.
     """
     with failing_in_words():
-        if not source.startswith(_CLOUD) or str(target).startswith(("gs:", "http:", "https:")):
+        if not source.startswith(GS_SCHEME) or str(target).startswith(("gs:", "http:", "https:")):
             raise BadValue("download takes gs://bucket/path and a local folder, in this order")
         config = SourceConfig(source, access=access_of(anonymous, key_file, billing_project, impersonate))
         place = SourceConfig(os.path.abspath(target))
@@ -198,7 +197,7 @@ def _verify_hashes(dataset: "Dataset", hashes: str, other: SourceConfig, outcome
     from octuefs.transfer.verify import hashes_of, is_datafile_everywhere, parse_hashes, verify_hashes
 
     with TransferBar("reading") as bar:
-        if hashes != "-" and (hashes.startswith(_CLOUD) or is_url(hashes) or os.path.isdir(hashes)):
+        if hashes != "-" and (hashes.startswith(GS_SCHEME) or is_url(hashes) or os.path.isdir(hashes)):
             with opened(other) as theirs:
                 expected = hashes_of(theirs, outcome, bar)
                 differ = theirs.in_cloud != dataset.in_cloud

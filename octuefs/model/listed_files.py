@@ -16,6 +16,7 @@ from octuefs.model.paths import (
     GS_SCHEME,
     NAME_MAX,
     SIGNED_METADATA_NAME,
+    bucket_and_name,
     join,
     name_of,
     parent_of,
@@ -25,7 +26,7 @@ from octuefs.model.paths import (
 from octuefs.model.values import shown
 
 _URL_SCHEMES = ("http://", "https://")
-_GOOGLE_HOST = "storage.googleapis.com"
+GOOGLE_HOST = "storage.googleapis.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def absolute_path(text: str, base: str) -> str:
         parse_source(text)
         return text
     if text.startswith(GS_SCHEME):
-        if not text[len(GS_SCHEME) :].partition("/")[0]:
+        if not bucket_and_name(text)[0]:
             raise BadValue(f"its path {shown(text)} names no bucket")
         return text
     try:
@@ -87,7 +88,7 @@ def _joined(base: str, relative: str) -> str:
         return urljoin(base.rstrip("/") + "/", "./" + relative)
     if not base.startswith(GS_SCHEME):
         return os.path.join(base, relative)
-    bucket, _, prefix = base[len(GS_SCHEME) :].partition("/")
+    bucket, prefix = bucket_and_name(base)
     path = posixpath.normpath(posixpath.join(prefix, relative))
     if path == ".." or path.startswith("../"):
         raise BadValue(f"its path {shown(relative)} leads out of the bucket")
@@ -106,10 +107,10 @@ def _named(path: str) -> tuple[str, str]:
     parts = urlsplit(path)
     host = parts.hostname or ""
     name = unquote_to_bytes(parts.path).decode("utf-8", "surrogateescape").removeprefix("/")
-    if host == _GOOGLE_HOST:
+    if host == GOOGLE_HOST:
         return GS_SCHEME, name
-    if host.endswith(f".{_GOOGLE_HOST}"):
-        return GS_SCHEME, f"{host.removesuffix(f'.{_GOOGLE_HOST}')}/{name}"
+    if host.endswith(f".{GOOGLE_HOST}"):
+        return GS_SCHEME, f"{host.removesuffix(f'.{GOOGLE_HOST}')}/{name}"
     return parts.netloc, name
 
 

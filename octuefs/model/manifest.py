@@ -11,35 +11,9 @@ from typing import Any
 
 from octuefs.errors import BadValue
 from octuefs.model.fields import parse_id
-from octuefs.model.listed_files import (
-    FileEntry,
-    absolute_path,
-    cloud_path_of_url,
-    is_cloud,
-    is_url,
-    place_below,
-    place_files,
-)
+from octuefs.model.listed_files import FileEntry, absolute_path, is_cloud, is_url
 from octuefs.model.paths import METADATA_NAME, parse_location, problem_with_path
 from octuefs.model.values import MAX_DEPTH, TooDeep, check_depth, shown, stored_form
-
-__all__ = [
-    "MANIFEST_NAME",
-    "DatasetEntry",
-    "FileEntry",
-    "Manifest",
-    "absolute_path",
-    "check_dataset_name",
-    "cloud_path_of_url",
-    "dataset_dictionary",
-    "describes_one_dataset",
-    "is_cloud",
-    "is_url",
-    "manifest_text",
-    "parse_manifest",
-    "place_below",
-    "place_files",
-]
 
 MANIFEST_NAME = ".octue-manifest.json"
 """The name, in the root of a mounted manifest, of the manifest itself."""

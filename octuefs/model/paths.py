@@ -127,7 +127,7 @@ def parse_location(text: str) -> Location:
         and for other schemes
     """
     if text.startswith(GS_SCHEME):
-        bucket, _, path = text[len(GS_SCHEME) :].partition("/")
+        bucket, path = bucket_and_name(text)
         if not bucket:
             raise BadValue(f"{text!r} names no bucket; write gs://bucket/path")
         path = path.strip("/")
@@ -140,6 +140,12 @@ def parse_location(text: str) -> Location:
     if not text:
         raise BadValue("the source is empty; give a local folder or gs://bucket/path")
     return LocalLocation(os.path.abspath(os.path.expanduser(text)))
+
+
+def bucket_and_name(path: str) -> tuple[str, str]:
+    """Return the bucket of a gs:// path, and the name in it: that of an object, or of what its objects begin with."""
+    bucket, _, name = path.removeprefix(GS_SCHEME).partition("/")
+    return bucket, name
 
 
 def parent_of(relative_path: str) -> str:

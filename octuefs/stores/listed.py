@@ -8,7 +8,7 @@ both come out as an object's custom metadata. The stores of folders and buckets 
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -16,10 +16,10 @@ from itertools import islice
 from octuefs.errors import IsADirectory, NotFound, OctuefsError, PermissionRefused
 from octuefs.model.given import with_given
 from octuefs.model.listed_files import FileEntry, is_cloud, is_url
-from octuefs.model.paths import GS_SCHEME, CloudLocation, LocalLocation, Location, parent_of
+from octuefs.model.paths import GS_SCHEME, CloudLocation, LocalLocation, Location, bucket_and_name, parent_of
 from octuefs.stores.base import ByteSource, Kind, ObjectInfo, Ownership, Store
 from octuefs.stores.listed_on_disk import DiskFiles, Folder
-from octuefs.stores.members import Contents, Links, MemberStore, in_parallel, number_of
+from octuefs.stores.members import Contents, Links, MemberSource, MemberStore, in_parallel, number_of
 
 _LISTED_FROM = 64
 """From so many members in one folder of a bucket on, the folder is listed instead of asking for each."""
@@ -150,13 +150,13 @@ class _Buckets:
 
     def describe(self, path: str) -> ObjectInfo:
         """Return what stands at a gs:// path, under its name in the bucket."""
-        bucket, name = _bucket_and_name(path)
+        bucket, name = bucket_and_name(path)
         return self._store(bucket).stat(name)
 
     def open(self, path: str, info: ObjectInfo) -> ByteSource:
         """Return a source of the generation that `info` describes."""
-        bucket, name = _bucket_and_name(path)
-        return _Listed(self._store(bucket).open(replace(info, path=name)), info)
+        bucket, name = bucket_and_name(path)
+        return MemberSource(self._store(bucket).open(replace(info, path=name)), info)
 
     def listed(self, paths: Iterable[str]) -> dict[str, ObjectInfo]:
         """Return by gs:// path what lists of whole folders tell, where many of the paths lie in one folder.
@@ -165,7 +165,7 @@ class _Buckets:
         """
         folders: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         for path in paths:
-            bucket, name = _bucket_and_name(path)
+            bucket, name = bucket_and_name(path)
             folders[bucket, parent_of(name)].add(name)
         found = {}
         for (bucket, folder), names in folders.items():
@@ -177,36 +177,3 @@ class _Buckets:
                     if isinstance(item, ObjectInfo) and item.kind is Kind.FILE and item.path in names:
                         found[f"{GS_SCHEME}{bucket}/{item.path}"] = item
         return found
-
-
-def _bucket_and_name(path: str) -> tuple[str, str]:
-    bucket, _, name = path.removeprefix(GS_SCHEME).partition("/")
-    return bucket, name
-
-
-class _Listed:
-    """A `ByteSource` over an object that goes by its place in a dataset."""
-
-    def __init__(self, source: ByteSource, info: ObjectInfo) -> None:
-        self._source = source
-        self._info = info
-
-    def read(self, offset: int, size: int) -> bytes:
-        """See `ByteSource`."""
-        return self._source.read(offset, size)
-
-    def version(self) -> Hashable:
-        """Return the version that is pinned: it stands, or reading fails."""
-        return self._info.version
-
-    def identity(self) -> Hashable:
-        """See `ByteSource`."""
-        return self._source.identity()
-
-    def info(self) -> ObjectInfo | None:
-        """Return what was opened; nothing is asked."""
-        return self._info
-
-    def close(self) -> None:
-        """See `ByteSource`."""
-        self._source.close()

@@ -22,7 +22,7 @@ from octuefs.model.values import MAX_DEPTH, check_depth, load_json
 from octuefs.report import printable
 from octuefs.stores.base import ByteSource, Kind, ObjectInfo, Store
 from octuefs.stores.links import real_path
-from octuefs.stores.members import number_of
+from octuefs.stores.members import MemberSource, number_of
 
 logger = logging.getLogger(__name__)
 
@@ -162,35 +162,19 @@ def _as_member(found: ObjectInfo, place: str, origin: str, custom: Mapping[str, 
     )
 
 
-class _ListedFile:
-    """A `ByteSource` over an open file of a disk that goes by its place in a dataset."""
-
-    def __init__(self, file: ByteSource, info: ObjectInfo) -> None:
-        self._file = file
-        self._info = info
-
-    def read(self, offset: int, size: int) -> bytes:
-        """See `ByteSource`."""
-        return self._file.read(offset, size)
+class _ListedFile(MemberSource):
+    """An open file of a disk, which may change while it is open."""
 
     def version(self) -> Hashable:
         """Return the version of the open file as it stands now, with the checksum of the metadata that it had."""
-        return (*_numbers(self._file.version()), *_numbers(self._info.version)[-1:])
-
-    def identity(self) -> Hashable:
-        """See `ByteSource`."""
-        return self._file.identity()
+        return (*_numbers(self._source.version()), *_numbers(self._info.version)[-1:])
 
     def info(self) -> ObjectInfo | None:
         """Describe the open file as it is now, under its place."""
-        found = self._file.info()
+        found = self._source.info()
         if found is None or self._info.origin is None:
             return found
         return _as_member(found, self._info.path, self._info.origin, self._info.custom_metadata or {})
-
-    def close(self) -> None:
-        """See `ByteSource`."""
-        self._file.close()
 
 
 def _numbers(version: Hashable) -> tuple[object, ...]:

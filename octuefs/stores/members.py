@@ -9,7 +9,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -115,6 +115,34 @@ def number_of(origin: str) -> int:
     """Return a stable inode number of 63 bits for what lives at `origin`; an object has that of its own bucket."""
     name = origin.removeprefix(GS_SCHEME).encode("utf-8", "surrogateescape")
     return int.from_bytes(blake2b(name, digest_size=8).digest(), "big") >> 1
+
+
+class MemberSource:
+    """A `ByteSource` over an open file that goes by its place in a dataset: it is what `info` describes."""
+
+    def __init__(self, source: ByteSource, info: ObjectInfo) -> None:
+        self._source = source
+        self._info = info
+
+    def read(self, offset: int, size: int) -> bytes:
+        """See `ByteSource`."""
+        return self._source.read(offset, size)
+
+    def version(self) -> Hashable:
+        """Return the version that is pinned: it stands, or reading fails."""
+        return self._info.version
+
+    def identity(self) -> Hashable:
+        """See `ByteSource`."""
+        return self._source.identity()
+
+    def info(self) -> ObjectInfo | None:
+        """Return what was opened; nothing is asked."""
+        return self._info
+
+    def close(self) -> None:
+        """See `ByteSource`."""
+        self._source.close()
 
 
 class MemberStore(PlainStore, Generic[Member]):

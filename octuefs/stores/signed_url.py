@@ -18,6 +18,7 @@ from octuefs.model.paths import (
     SIGNED_METADATA_NAME,
     CloudLocation,
     UrlLocation,
+    bucket_and_name,
     parse_location,
     parse_source,
 )
@@ -124,8 +125,7 @@ class SignedUrlStore(MemberStore[FileEntry]):
 
 def location_of(url: str) -> CloudLocation:
     """Return where a dataset lives by the URL that shares it, which may be of any server."""
-    path = cloud_path_of_url(url).removeprefix(GS_SCHEME).partition(_SIGNED_FOLDER)[0]
-    bucket, _, prefix = path.partition("/")
+    bucket, prefix = bucket_and_name(cloud_path_of_url(url).partition(_SIGNED_FOLDER)[0])
     return CloudLocation(bucket, prefix.strip("/"))
 
 

@@ -19,9 +19,8 @@ from octuefs.errors import (
     Unsupported,
 )
 from octuefs.model.paths import NAME_MAX, path_bytes
-from octuefs.stores.writing import Times
 from octuefs.tree.membership import check_settable
-from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Moving, Node, virtual_inode
+from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Moving, Node, UnkeptAttributes, virtual_inode
 from octuefs.tree.portions import Portion, Portions
 from octuefs.tree.real import DatafileNode
 from octuefs.tree.vanishing import Vanishing
@@ -46,7 +45,7 @@ class Combining(Ground, Protocol):
         ...
 
 
-class OverAll(Branch):
+class OverAll(UnkeptAttributes, Branch):
     """What directories and index folders over several datasets have in common, at `path` in the mount."""
 
     def __init__(self, context: Combining, path: str) -> None:
@@ -62,17 +61,6 @@ class OverAll(Branch):
         if len(path_bytes(name)) > NAME_MAX:
             return NameTooLong(f"{self.path}/{name}: a name has at most {NAME_MAX} bytes")
         return NotFound(f"{self.path}/{name}: no such file or folder")
-
-    # Nothing keeps this, but `cp -a` and `rsync -a` set it on all folders that they write into.
-
-    def set_mode(self, mode: int) -> None:
-        """Succeed without effect."""
-
-    def set_owner(self, uid: int, gid: int) -> None:
-        """Succeed without effect."""
-
-    def set_times(self, times: Times) -> None:
-        """Succeed without effect."""
 
     def set_xattr(self, name: str, value: bytes, flags: int) -> None:
         """Refuse."""

@@ -17,12 +17,13 @@ from typing import Protocol
 from octuefs.errors import NotFound, NotPermitted, OctuefsError, StoreUnavailable
 from octuefs.keeper import expire_all
 from octuefs.model.hashes import hash_of_manifest, hash_of_text
+from octuefs.model.manifest import MANIFEST_NAME
 from octuefs.model.paths import path_bytes
 from octuefs.stores.base import Space
 from octuefs.tree.combined import OF_PORTIONS, CombinedDirectory
 from octuefs.tree.combined_views import view_over
 from octuefs.tree.control import CONTROL_NAME, ControlFiles, ControlPanel
-from octuefs.tree.namespace import MANIFEST_NAME, TEXTS, Namespace, views_text
+from octuefs.tree.namespace import TEXTS, Namespace, views_text
 from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Moving, Node, virtual_inode
 from octuefs.tree.portions import Portion, Portions
 from octuefs.tree.vanishing import Vanishing

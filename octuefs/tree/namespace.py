@@ -10,6 +10,7 @@ from typing import Protocol
 
 from octuefs.dataset import Dataset
 from octuefs.index import Folder, FolderGone
+from octuefs.model.manifest import MANIFEST_NAME
 from octuefs.model.paths import METADATA_NAME, join
 from octuefs.stores.base import Space
 from octuefs.tree.control import CONTROL_NAME, ControlFiles, ControlPanel
@@ -28,8 +29,6 @@ from octuefs.tree.virtual import HASH_LINE_BYTES, OneNode, TextNode, hash_text, 
 from octuefs.tree.xattrs import is_root
 
 __all__ = ["CONTROL_NAME", "NAMES", "TEXTS", "ControlFiles", "MountedTree", "Namespace", "is_control", "views_text"]
-
-MANIFEST_NAME = ".octue-manifest.json"
 
 TEXTS = (".hash", ".hashes", ".metadata_hash", ".one")
 """Virtual files, and `.one`, of every directory."""

@@ -386,6 +386,19 @@ class Branch(_Closed):
         return []
 
 
+class UnkeptAttributes:
+    """For directories of views: nothing keeps these, but `cp -a` and `rsync -a` set them wherever they write."""
+
+    def set_mode(self, mode: int) -> None:
+        """Succeed without effect."""
+
+    def set_owner(self, uid: int, gid: int) -> None:
+        """Succeed without effect."""
+
+    def set_times(self, times: Times) -> None:
+        """Succeed without effect."""
+
+
 def virtual_inode(path: str) -> int:
     """Return the stable inode number of something invented, by its path in the mount."""
     digest = blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).digest()

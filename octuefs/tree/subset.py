@@ -22,16 +22,15 @@ from octuefs.errors import (
 )
 from octuefs.index import Folder
 from octuefs.model.paths import METADATA_NAME, parent_of
-from octuefs.stores.writing import Times
 from octuefs.tree.directory import ScopeDirectory
 from octuefs.tree.membership import check_settable, joining, leaving
-from octuefs.tree.node import Attributes, DirectoryEntry, Moving, Node
+from octuefs.tree.node import Attributes, DirectoryEntry, Moving, Node, UnkeptAttributes
 from octuefs.tree.real import DatafileNode
 from octuefs.tree.virtual import made_directory
 from octuefs.writing.base import Caller, OpenFile
 
 
-class SubsetDirectory(ScopeDirectory):
+class SubsetDirectory(UnkeptAttributes, ScopeDirectory):
     """A directory of a view."""
 
     def attributes(self) -> Attributes:
@@ -61,17 +60,6 @@ class SubsetDirectory(ScopeDirectory):
                 shown = DatafileNode(self.dataset, datafile, in_view=True).shown
                 entries[name] = DirectoryEntry(name, shown.inode, shown.mode)
         return entries
-
-    # A view's folders keep nothing of this, but `cp -a` and `rsync -a` set it on all folders that they write into.
-
-    def set_mode(self, mode: int) -> None:
-        """Succeed without effect."""
-
-    def set_owner(self, uid: int, gid: int) -> None:
-        """Succeed without effect."""
-
-    def set_times(self, times: Times) -> None:
-        """Succeed without effect."""
 
     # --- what comes
 

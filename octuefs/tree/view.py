@@ -13,9 +13,8 @@ from pyroaring import BitMap
 
 from octuefs.errors import BadValue, NotFound, NotPermitted
 from octuefs.index import Index, Query
-from octuefs.stores.writing import Times
 from octuefs.tree.context import Context
-from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Node, virtual_inode
+from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Node, UnkeptAttributes, virtual_inode
 from octuefs.tree.queries import Not
 from octuefs.tree.scope import Scope
 from octuefs.tree.virtual import made_directory
@@ -23,7 +22,7 @@ from octuefs.tree.virtual import made_directory
 V = TypeVar("V")
 
 
-class View(Branch, Generic[V]):
+class View(UnkeptAttributes, Branch, Generic[V]):
     """An index folder in directory D, at `path` in the mount. `negated` turns what it leads to into the rest of D."""
 
     open_ended: ClassVar[bool] = False
@@ -115,17 +114,6 @@ class View(Branch, Generic[V]):
     def index(self) -> Index:
         """The dataset's index."""
         return self.scope.dataset.index
-
-    # Nothing keeps this, but `rsync -a` sets it on a folder that it writes into.
-
-    def set_mode(self, mode: int) -> None:
-        """Succeed without effect."""
-
-    def set_owner(self, uid: int, gid: int) -> None:
-        """Succeed without effect."""
-
-    def set_times(self, times: Times) -> None:
-        """Succeed without effect."""
 
     # --- changes
 

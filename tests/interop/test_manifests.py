@@ -10,7 +10,8 @@ import pytest
 from interop.world import Sdk, Sources
 
 from octuefs.model.hashes import encode_crc32c, extend_crc32c, hash_of_manifest, hash_of_set
-from octuefs.model.manifest import parse_manifest, place_files
+from octuefs.model.listed_files import place_files
+from octuefs.model.manifest import parse_manifest
 from support.gcs import Bucket
 from support.golden import cases, manifests, materialise
 from support.keys import service_account_key

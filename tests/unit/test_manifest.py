@@ -10,18 +10,16 @@ import pytest
 
 from octuefs.errors import BadValue
 from octuefs.model.hashes import hash_of_manifest, hash_of_set
-from octuefs.model.listed_files import absolute_path, cloud_path_of_url, place_below
+from octuefs.model.listed_files import FileEntry, absolute_path, cloud_path_of_url, place_below, place_files
 from octuefs.model.manifest import (
     MANIFEST_NAME,
     DatasetEntry,
-    FileEntry,
     Manifest,
     check_dataset_name,
     dataset_dictionary,
     describes_one_dataset,
     manifest_text,
     parse_manifest,
-    place_files,
 )
 from octuefs.model.paths import METADATA_NAME
 from octuefs.tree.namespace import NAMES
