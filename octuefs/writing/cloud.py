@@ -170,9 +170,10 @@ class CloudWriter:
         entry = self._facts.entry(path)
         if isinstance(entry, Folder):
             raise IsADirectory(f"{path}: is a folder")
-        file = self._files.open(entry.info, os.O_WRONLY)
+        file = self._files.open(entry.info, os.O_WRONLY if length else os.O_WRONLY | os.O_TRUNC)
         try:
-            file.truncate(length)
+            if length:
+                file.truncate(length)
             file.flush()
         finally:
             file.close()

@@ -229,6 +229,13 @@ class CloudFile(FileBytes):
                 self._around.index.publish([self._around.classify(self.base)])
             self._around.index.let_go(path)
 
+    def stand_again(self) -> None:
+        """Show it where another file of its path was withdrawn."""
+        with self._state:
+            if not self.is_stored and not self.is_removed and self._around.stands(self):
+                self._around.index.hold(self.path)
+        self.tell()
+
     # --- names
 
     def follow(self, info: ObjectInfo) -> None:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 from octuefs.datafile import Datafile
-from octuefs.errors import LocalFailure, OctuefsError
+from octuefs.errors import LocalFailure, NotFound, OctuefsError
 from octuefs.index import Change, Index, Other, Removed
 from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import DatafileMetadata, encode_custom_metadata
@@ -122,6 +122,7 @@ class CloudFiles:
         Nothing is asked of the store: content is fetched where it is read, and for writing by the first write.
 
         :raise OctuefsError: once, where what was closed here before could not be stored
+        :raise NotFound: where the file was never stored, and has gone meanwhile
         """
         path = info.path
         self._storing.raise_unreported(path)
@@ -129,23 +130,44 @@ class CloudFiles:
         info = self._known(info)
 
         def suits(file: CloudFile) -> bool:
+            if file.failure is not None and file.base is not None:
+                return False  # it is being forgotten
             return not file.is_stored or generation_of(info) <= generation_of(_base_of(file))
 
         def make() -> CloudFile:
+            if generation_of(info) == 0:
+                raise NotFound(f"{path}: it was never stored, and has gone meanwhile")
             custom = info.custom_metadata or {}
             return CloudFile(self._around, path, info, custom=custom, fixed=info.properties)
 
-        file = self._table.open(path, suits, make, writable=writable)
+        try:
+            file = self._table.open(path, suits, make, writable=writable)
+        except NotFound:
+            if not (flags & os.O_TRUNC and writable):
+                raise
+            return self._create_anew(info, flags)
         if file.is_stored and file.base is not info and _is_later(info, _base_of(file)):
             file.follow(info)
         handle = self._handle(file, flags, writable=writable)
         if flags & os.O_TRUNC and writable:
             try:
                 handle.truncate(0)
-            except BaseException:
+            except BaseException as error:
                 handle.close()
-                raise
+                if file.failure is None or not isinstance(error, OctuefsError):
+                    raise
+                return self._begin_anew(file, info, flags)
         return handle
+
+    def _begin_anew(self, file: CloudFile, info: ObjectInfo, flags: int) -> CloudHandle:
+        """Make again a file that was given up just now: who truncates it needs nothing of what it had."""
+        self._table.forget_failed(file)
+        if file.base is not None:
+            return self.open(file.base, flags)
+        return self._create_anew(info, flags)
+
+    def _create_anew(self, info: ObjectInfo, flags: int) -> CloudHandle:
+        return self.create(info.path, flags, ObjectProperties(info.custom_metadata or {}, info.properties))
 
     def create(
         self,

@@ -73,7 +73,11 @@ class FileBytes(FileState):
         with self._staging, self._noting_full_disk():
             new = Content(self._around.staged_folder)
             with self._state:
-                self.check()
+                try:
+                    self.check()
+                except OctuefsError:
+                    new.forget()
+                    raise
                 old, self.content = self.content, new
                 self._full = None
                 self._dirty = False

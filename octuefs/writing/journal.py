@@ -88,6 +88,8 @@ class Journal:
         self._queued = 0
         self._durable = 0
         self._committing = False
+        self._begun = 0
+        """How many commits have begun."""
         self._failure: LocalFailure | None = None
         self._failed = 0
         self._closed = False
@@ -158,17 +160,20 @@ class Journal:
         """
         with self._changed:
             target = self._queued
+            begun = self._begun  # one that is under way may meet a disk as it was before
         while True:
             with self._changed:
                 if self._durable >= target:
                     return
                 if self._committing:
                     self._changed.wait()
-                    self._raise_failure_of(target)
+                    if self._begun > begun:
+                        self._raise_failure_of(target)
                     continue
                 if self._connection is None:
                     raise LocalFailure(f"the journal {self.path} is closed; its last changes are not in it")
                 self._committing = True
+                self._begun += 1
                 batch, self._queue = self._queue, {}
                 number = self._queued
             failure: LocalFailure | None = LocalFailure(f"the journal {self.path} was interrupted")

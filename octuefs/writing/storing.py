@@ -199,6 +199,9 @@ class Storing:
         """Show again what stands in the bucket, whatever that is by now."""
         if self._table.forget_failed(file):
             file.withdraw()
+            later = self._table.get(file.path)
+            if later is not None:  # it was made anew meanwhile, and what it told of itself may be withdrawn too
+                later.stand_again()
             self.look(file.path)
 
     def look(self, path: str) -> None:

@@ -637,6 +637,38 @@ def test_a_full_disk_is_over_once_the_file_is_begun_anew(world: World, monkeypat
     assert world.store.data("a") == b"y"
 
 
+@pytest.mark.parametrize("when", ["give_up_full", "withdraw"])
+def test_a_file_made_again_while_it_is_given_up_is_a_new_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    handle = world.create("a")
+    file = handle._file
+    file.note_full_disk(LocalFailure("full"))
+    again: list[CloudHandle] = []
+    act = getattr(file, when)
+
+    def acts() -> object:
+        monkeypatch.undo()
+        known = world.known("a")
+        if when == "withdraw":
+            again.append(world.files.open(known, os.O_WRONLY | os.O_TRUNC))
+            return act()
+        result = act()  # given up by now, and still at its path
+        again.append(world.files.open(known, os.O_WRONLY | os.O_TRUNC))
+        return result
+
+    monkeypatch.setattr(file, when, acts)
+    handle.close()
+    (new,) = again
+    assert world.index.entry("a") is not None
+    new.write(0, b"new")
+    new.flush()
+    new.close()
+    assert world.store.data("a") == b"new"
+    assert world.known("a").size == 3
+    world.check_idle()
+
+
 def test_what_is_written_after_the_last_flush_is_stored_behind(world: World) -> None:
     handle = world.create("a")
     handle.flush()

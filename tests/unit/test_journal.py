@@ -1,5 +1,6 @@
 """The journal: what is settled survives anything, and what cannot be is told."""
 
+import contextlib
 import errno
 import os
 import random
@@ -165,6 +166,37 @@ def test_a_failed_commit_is_told_and_its_changes_come_with_the_next(
     disk.fails = False
     journal.settle()
     assert durable(path, "file", tmp_path / "copy") == {"a": {"n": 2}, "b": {}}
+
+
+@pytest.mark.expected_logs("No space.*kept in memory")
+def test_a_commit_that_began_before_there_was_room_is_nobody_elses_failure(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(journal, monkeypatch)
+    disk.fails = True
+    journal.put("file", "a", {})
+    with pytest.raises(LocalFailure):
+        journal.settle()
+    commit, entered = journal._commit, threading.Event()
+
+    def failing_first(batch):  # type: ignore[no-untyped-def]
+        failure = commit(batch)
+        entered.set()
+        time.sleep(0.2)
+        return failure
+
+    monkeypatch.setattr(journal, "_commit", failing_first)
+
+    def settle() -> None:
+        with contextlib.suppress(LocalFailure):
+            journal.settle()
+
+    first = threading.Thread(target=settle)
+    first.start()
+    assert entered.wait(10)
+    disk.fails = False  # there is room from here on
+    journal.settle()
+    first.join(10)
 
 
 @pytest.mark.expected_logs("No space.*kept in memory")
