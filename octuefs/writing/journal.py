@@ -89,7 +89,8 @@ class Journal:
         self._durable = 0
         self._committing = False
         self._begun = 0
-        """How many commits have begun."""
+        self._ended = 0
+        """How many commits have begun, and ended."""
         self._failure: LocalFailure | None = None
         self._failed = 0
         self._closed = False
@@ -160,14 +161,14 @@ class Journal:
         """
         with self._changed:
             target = self._queued
-            begun = self._begun  # one that is under way may meet a disk as it was before
+            before = self._begun  # one that is under way may meet a disk as it was before this call
         while True:
             with self._changed:
                 if self._durable >= target:
                     return
                 if self._committing:
                     self._changed.wait()
-                    if self._begun > begun:
+                    if self._ended > before:
                         self._raise_failure_of(target)
                     continue
                 if self._connection is None:
@@ -182,6 +183,7 @@ class Journal:
             finally:
                 with self._changed:
                     self._committing = False
+                    self._ended = self._begun
                     self._failure = failure
                     if failure is None:
                         self._durable = number
