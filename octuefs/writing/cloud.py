@@ -170,7 +170,7 @@ class CloudWriter:
         entry = self._facts.entry(path)
         if isinstance(entry, Folder):
             raise IsADirectory(f"{path}: is a folder")
-        file = self._files.open(entry.info, os.O_WRONLY if length else os.O_WRONLY | os.O_TRUNC)
+        file = self._files.open(entry.info, os.O_WRONLY | (0 if length else os.O_TRUNC))
         try:
             if length:
                 file.truncate(length)

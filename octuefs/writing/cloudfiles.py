@@ -130,8 +130,6 @@ class CloudFiles:
         info = self._known(info)
 
         def suits(file: CloudFile) -> bool:
-            if file.failure is not None and file.base is not None:
-                return False  # it is being forgotten
             return not file.is_stored or generation_of(info) <= generation_of(_base_of(file))
 
         def make() -> CloudFile:
@@ -145,7 +143,7 @@ class CloudFiles:
         except NotFound:
             if not (flags & os.O_TRUNC and writable):
                 raise
-            return self._create_anew(info, flags)
+            return self.create(path, flags, ObjectProperties(info.custom_metadata or {}, info.properties))
         if file.is_stored and file.base is not info and _is_later(info, _base_of(file)):
             file.follow(info)
         handle = self._handle(file, flags, writable=writable)
@@ -156,18 +154,9 @@ class CloudFiles:
                 handle.close()
                 if file.failure is None or not isinstance(error, OctuefsError):
                     raise
-                return self._begin_anew(file, info, flags)
+                self._table.forget_failed(file)  # given up just now: nothing of what it had is needed
+                return self.open(file.base or info, flags)
         return handle
-
-    def _begin_anew(self, file: CloudFile, info: ObjectInfo, flags: int) -> CloudHandle:
-        """Make again a file that was given up just now: who truncates it needs nothing of what it had."""
-        self._table.forget_failed(file)
-        if file.base is not None:
-            return self.open(file.base, flags)
-        return self._create_anew(info, flags)
-
-    def _create_anew(self, info: ObjectInfo, flags: int) -> CloudHandle:
-        return self.create(info.path, flags, ObjectProperties(info.custom_metadata or {}, info.properties))
 
     def create(
         self,

@@ -88,9 +88,8 @@ class Journal:
         self._queued = 0
         self._durable = 0
         self._committing = False
-        self._begun = 0
-        self._ended = 0
-        """How many commits have begun, and ended."""
+        self._commits = 0
+        """How many have ended."""
         self._failure: LocalFailure | None = None
         self._failed = 0
         self._closed = False
@@ -161,20 +160,19 @@ class Journal:
         """
         with self._changed:
             target = self._queued
-            before = self._begun  # one that is under way may meet a disk as it was before this call
+            earlier = self._commits + self._committing  # one under way may meet a disk as it was before this call
         while True:
             with self._changed:
                 if self._durable >= target:
                     return
                 if self._committing:
                     self._changed.wait()
-                    if self._ended > before:
+                    if self._commits > earlier:
                         self._raise_failure_of(target)
                     continue
                 if self._connection is None:
                     raise LocalFailure(f"the journal {self.path} is closed; its last changes are not in it")
                 self._committing = True
-                self._begun += 1
                 batch, self._queue = self._queue, {}
                 number = self._queued
             failure: LocalFailure | None = LocalFailure(f"the journal {self.path} was interrupted")
@@ -183,7 +181,7 @@ class Journal:
             finally:
                 with self._changed:
                     self._committing = False
-                    self._ended = self._begun
+                    self._commits += 1
                     self._failure = failure
                     if failure is None:
                         self._durable = number

@@ -669,6 +669,36 @@ def test_a_file_made_again_while_it_is_given_up_is_a_new_one(
     world.check_idle()
 
 
+@pytest.mark.expected_logs("recovered")
+def test_a_stored_file_that_is_cut_while_a_new_version_of_it_is_given_up_is_written_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put("a", b"old")
+    handle = world.open("a")
+    file = handle._file
+    handle.write(0, b"lost")
+    again: list[CloudHandle] = []
+    fail = file.fail
+
+    def fails(error: OctuefsError) -> object:
+        kept = fail(error)
+        again.append(world.files.open(world.known("a"), os.O_WRONLY | os.O_TRUNC))
+        return kept
+
+    monkeypatch.setattr(file, "fail", fails)
+    world.store.fail("upload", PermissionRefused("no access"))
+    with pytest.raises(PermissionRefused, match="recovered"):
+        handle.flush()
+    handle.close()
+    (new,) = again
+    new.write(0, b"new")
+    new.flush()
+    new.close()
+    assert world.store.data("a") == b"new"
+    assert world.known("a").size == 3
+    assert [it.size for it in world.files.failed.recovered()] == [4]
+
+
 def test_what_is_written_after_the_last_flush_is_stored_behind(world: World) -> None:
     handle = world.create("a")
     handle.flush()
