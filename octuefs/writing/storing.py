@@ -150,10 +150,10 @@ class Storing:
                 return None  # the next mount sees to it
             if isinstance(error, TRANSIENT) and file.is_persistent:
                 return self._pause(file, error)
-            self._fail_behind(file, error)
+            self._give_up(file, error, behind=True)
         except Exception as error:
             logger.exception("unexpected failure while %s was stored", file.path)
-            self._fail_behind(file, StoreUnavailable(f"{file.path}: it could not be stored: {error}"))
+            self._give_up(file, StoreUnavailable(f"{file.path}: it could not be stored: {error}"), behind=True)
         with self._lock:
             self._tries.pop(file, None)
         self._table.forget(file)
@@ -171,28 +171,30 @@ class Storing:
             self._report.failure(f"{file.path}: it is kept and stored later: {error}")
         return min(_FIRST_PAUSE * 2.0 ** (tries - 1), _LONGEST_PAUSE)
 
-    def _fail_behind(self, file: CloudFile, error: OctuefsError) -> None:
-        path = file.path
-        worded = self._give_up(file, error)
-        self._report.failure(str(worded))
-        with self._lock:
-            self._unreported[path] = worded
-
     # --- failures
 
-    def _give_up(self, file: CloudFile, error: OctuefsError) -> OctuefsError:
-        """Keep under `recovered/` what cannot be stored, show what stands there, and return the failure in words."""
+    def _give_up(self, file: CloudFile, error: OctuefsError, *, behind: bool = False) -> OctuefsError:
+        """Keep under `recovered/` what cannot be stored, show what stands there, and return the failure in words.
+
+        `behind`, where nobody waits for it, it is told before the store is asked what stands there by now.
+        """
+        path = file.path
         kept = file.fail(error)
+        worded = error
+        if kept:
+            text = f"{error}; what was written is kept under .octuefs/recovered/"
+            # That the bucket is gone is no answer to a program that closes its file: it would seem to be that.
+            worded = StoreUnavailable(text) if isinstance(error, NotFound) else again(error, text)
+            if file.failure is not None:
+                file.failure = worded
+        if behind:
+            self._report.failure(str(worded))  # first: who finds what is kept finds the reason too
         self._leftovers.add(kept)
+        if behind:
+            with self._lock:
+                self._unreported[path] = worded
         if not file.is_dirty:
             self._withdraw(file)
-        if not kept:
-            return error
-        text = f"{error}; what was written is kept under .octuefs/recovered/"
-        # That the bucket is gone is no answer to a program that closes its file: it would seem to be that.
-        worded = StoreUnavailable(text) if isinstance(error, NotFound) else again(error, text)
-        if file.failure is not None:
-            file.failure = worded
         return worded
 
     def _withdraw(self, file: CloudFile) -> None:

@@ -42,6 +42,7 @@ from octuefs.writing import journal, uploads
 from octuefs.writing.cloud_facts import generation_of
 from octuefs.writing.cloudfiles import CloudFiles
 from octuefs.writing.cloudhandle import CloudHandle
+from octuefs.writing.filerows import Recovered
 from octuefs.writing.journal import Journal
 
 MIB = 1 << 20
@@ -707,6 +708,36 @@ def test_what_is_written_after_the_last_flush_is_stored_behind(world: World) -> 
     assert world.files.drain(10) == 0
     assert world.store.data("a") == b"mapped"
     world.check_idle()
+
+
+@pytest.mark.expected_logs("no access|recovered")
+def test_a_failure_behind_is_told_before_the_store_is_asked_what_stands_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = world.create("a")
+    handle.flush()
+    handle.write(0, b"mapped")
+    world.store.fail("upload", PermissionRefused("no access"))
+    told: list[tuple[int, int, str | None]] = []
+    add, look = world.files._leftovers.add, world.files._storing.look
+
+    def adds(entries: Iterable[Recovered]) -> None:
+        assert world.report.failure_count == 1
+        add(entries)
+
+    def looks(path: str) -> None:
+        with pytest.raises(PermissionRefused, match="recovered"):
+            world.open(path)
+        told.append(
+            (world.report.failure_count, len(world.files.failed.recovered()), world.files._leftovers.reason(path))
+        )
+        look(path)
+
+    monkeypatch.setattr(world.files._leftovers, "add", adds)
+    monkeypatch.setattr(world.files._storing, "look", looks)
+    handle.close()
+    assert world.files.drain(10) == 0
+    assert told == [(1, 1, "no access")]
 
 
 @pytest.mark.expected_logs("no access|recovered")
