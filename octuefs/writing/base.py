@@ -5,13 +5,13 @@ a writer makes it so in the store, publishes the new facts to the index before i
 `octuefs.errors` where it cannot, with nothing half-done. Any thread may call.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import DatafileMetadata
-from octuefs.stores.base import ByteSource, ObjectInfo
+from octuefs.stores.base import ByteSource, DiskSource, ObjectInfo
 from octuefs.stores.writing import Times
 
 
@@ -65,6 +65,46 @@ class OpenFile(ByteSource, Protocol):
 
     def sync(self, *, data_only: bool = False) -> None:
         """fsync(2): the same, and durable; metadata set before it included."""
+        ...
+
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once this is closed."""
+        ...
+
+
+@runtime_checkable
+class DiskOpenFile(DiskSource, OpenFile, Protocol):
+    """An open file of a disk, which may be written to through its descriptor besides."""
+
+    def mark_written(self) -> None:
+        """Take note that somebody writes through the descriptor: the next flush looks at what came of it.
+
+        As with any user's write setuid and setgid go.
+        """
+        ...
+
+    def copy_from(self, source: DiskSource, offset: int, to_offset: int, length: int) -> int:
+        """copy_file_range(2) out of another open file of a disk; return how many bytes are copied.
+
+        :raise Unsupported: for files that are to be read and written instead
+        """
+        ...
+
+
+@runtime_checkable
+class Unnamed(Protocol):
+    """What an open file can be told when its name is gone, and with it the way of all other changes."""
+
+    def set_mode(self, mode: int) -> None:
+        """fchmod(2)."""
+        ...
+
+    def set_owner(self, uid: int, gid: int) -> None:
+        """fchown(2); -1 leaves one as it is."""
+        ...
+
+    def set_times(self, times: Times) -> None:
+        """futimens(2)."""
         ...
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
-from octuefs.errors import Conflict, LocalFailure, OctuefsError
+from octuefs.errors import Conflict, LocalFailure, OctuefsError, Unsupported
 from octuefs.index import Removed
 from octuefs.stores.base import Kind, ObjectInfo
 from octuefs.writing.cloud_facts import generation_of
@@ -17,7 +17,7 @@ from octuefs.writing.contents import Content
 from octuefs.writing.filebytes import FileBytes
 from octuefs.writing.filerows import FILE, Recovered, Sum, recovered_entry
 from octuefs.writing.filestate import again
-from octuefs.writing.properties import CONTENT_TYPE, guessed_type, merged
+from octuefs.writing.properties import CONTENT_TYPE, guessed_type, merged, with_attributes
 from octuefs.writing.streams import cancel_in_background
 from octuefs.writing.uploads import Upload
 
@@ -221,19 +221,18 @@ class CloudFile(FileBytes):
 
     def withdraw(self) -> None:
         """End showing it, where nothing of it is to be shown: what stands in the bucket is looked at again."""
-        path = self.path
         with self._state:
             if self.base is None:
-                self._around.index.publish([Removed(path)])
+                self._around.index.publish([Removed(self.path)])
             else:
                 self._around.index.publish([self._around.classify(self.base)])
-            self._around.index.let_go(path)
+            self._let_go()
 
     def stand_again(self) -> None:
         """Show it where another file of its path was withdrawn."""
         with self._state:
             if not self.is_stored and not self.is_removed and self._around.stands(self):
-                self._around.index.hold(self.path)
+                self._hold()
         self.tell()
 
     # --- names
@@ -256,7 +255,9 @@ class CloudFile(FileBytes):
     def move(self, path: str, info: ObjectInfo | None) -> None:
         """Take another name; `info` is the object there, None where none is."""
         with self._state:
-            old, self.path = self.path, path
+            old = self.path
+            self._let_go()
+            self.path = path
             self._abandon(self.content)
             if info is not None:
                 self._inode = info.inode
@@ -266,9 +267,8 @@ class CloudFile(FileBytes):
                 if self._fixed.get(CONTENT_TYPE) == guessed_type(old):
                     self._fixed = {**self._fixed, CONTENT_TYPE: guessed_type(path)}
                 self._put_rows()
-            self._around.index.let_go(old)
             if not self.is_stored:
-                self._around.index.hold(path)
+                self._hold()
 
     def remove(self) -> None:
         """Take note that it has no name any more: nothing of it is stored from now on."""
@@ -285,7 +285,19 @@ class CloudFile(FileBytes):
                 self.content.frozen = False
                 with suppress(OctuefsError):
                     self.content.staged.unlink()
-            self._around.index.let_go(self.path)
+            self._let_go()
+
+    def set_unnamed(self, *, mode: int | None = None, mtime_ns: int | None = None) -> None:
+        """Set attributes of a file that has no name any more; nobody but those who have it open ever sees them.
+
+        :raise Unsupported: where it has one, by which it is to be changed
+        """
+        with self._state:
+            if not self.is_removed:
+                raise Unsupported(f"{self.path}: it has a name, and is changed by that")
+            self.check()
+            self.custom = with_attributes(self.custom, mode=mode, mtime_ns=mtime_ns)
+            self._touch()
 
     def restore(self, content: Content | None, row_id: str, sent: Iterable[Sum] = ()) -> None:
         """Take up what an earlier process closed: a content to be stored, or (None) metadata of what is stored.
@@ -300,5 +312,5 @@ class CloudFile(FileBytes):
                 content.frozen = content.persistent = True
                 self.content, self._queue = content, [content]
                 self._put_rows()
-            self._around.index.hold(self.path)
+            self._hold()
         self.tell()

@@ -130,7 +130,7 @@ class CloudFiles:
         info = self._known(info)
 
         def suits(file: CloudFile) -> bool:
-            return not file.is_stored or generation_of(info) <= generation_of(_base_of(file))
+            return not file.is_stored or file.is_held or generation_of(info) <= generation_of(_base_of(file))
 
         def make() -> CloudFile:
             if generation_of(info) == 0:
@@ -154,7 +154,7 @@ class CloudFiles:
                 handle.close()
                 if file.failure is None or not isinstance(error, OctuefsError):
                     raise
-                self._table.forget_failed(file)  # given up just now: nothing of what it had is needed
+                self._storing.withdraw(file)  # given up just now: nothing of what it had is needed
                 return self.open(file.base or info, flags)
         return handle
 
@@ -256,7 +256,7 @@ class CloudFiles:
 
     @contextmanager
     def at_rest(self, *paths: str) -> Iterator[Mapping[str, ObjectInfo | None]]:
-        """Within, nothing is being stored at these paths; those who write go on writing.
+        """Within, nothing is being stored, or given up, at these paths; those who write go on writing.
 
         Yields what the bucket has of each file that is open, dirty or pending, None where it was never stored. Call
         `moved`, `removed` and `replaced` within.
@@ -324,6 +324,7 @@ class CloudFiles:
             return False
         file.move(new, info)
         if file.is_stored:
+            self._table.forget(file)  # it may have been closed while it had no path here
             return False
         self._unsettled.note(new)
         self._index.publish([Removed(old), self._around.classify(file.info())])
@@ -339,12 +340,12 @@ class CloudFiles:
         moved = []
         for path in self.below(old):
             to = new + path[len(old) :]
-            file = self._table.get(path)
-            info = infos.get(to)
-            if info is None and file is not None and file.base is not None:
-                info = replace(file.base, path=to, inode=self._around.inode_of(to))
-            if self._move(path, to, info):
-                moved.append(to)
+            with self.at_rest(path) as at_rest:  # it may have been opened, and written, since the others rest
+                info, base = infos.get(to), at_rest.get(path)
+                if info is None and base is not None:
+                    info = replace(base, path=to, inode=self._around.inode_of(to))
+                if self._move(path, to, info):
+                    moved.append(to)
         self._unsettled.settle_all(moved)
 
     # --- what earlier processes left

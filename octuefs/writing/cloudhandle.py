@@ -5,8 +5,9 @@ from collections.abc import Callable, Hashable
 from typing import Protocol
 
 from octuefs.content.reader import SequentialReader
-from octuefs.errors import Conflict, Unsupported
+from octuefs.errors import Conflict, NotPermitted, Unsupported
 from octuefs.stores.base import ObjectInfo, Store
+from octuefs.stores.writing import Times
 from octuefs.writing.cloudfile import CloudFile
 from octuefs.writing.contents import Content
 
@@ -49,6 +50,7 @@ class CloudHandle:
         """The object that the reader reads."""
         self._closed = False
         self._flushed = False
+        self._when_closed: list[Callable[[], object]] = []
 
     # --- reading
 
@@ -119,6 +121,27 @@ class CloudHandle:
             raise Unsupported(f"{self._file.path}: space can only be allocated (fallocate mode 0) in a cloud dataset")
         self._file.allocate(offset, length)
 
+    # --- a file without a name
+
+    def set_mode(self, mode: int) -> None:
+        """See `Unnamed`."""
+        self._file.set_unnamed(mode=mode)
+
+    def set_owner(self, uid: int, gid: int) -> None:
+        """See `Unnamed`: succeed where it belongs to them already, for no owners are kept.
+
+        :raise NotPermitted: for others
+        """
+        info = self._file.info()
+        if uid not in (-1, info.uid) or gid not in (-1, info.gid):
+            raise NotPermitted(f"{self._file.path}: a bucket keeps no owners; all belongs to who mounted")
+
+    def set_times(self, times: Times) -> None:
+        """See `Unnamed`: a bucket keeps no times of access."""
+        self._file.set_unnamed(mtime_ns=times[1])
+
+    # --- closing
+
     def flush(self) -> None:
         """close(2), once for each descriptor."""
         self._flushed = True
@@ -130,6 +153,10 @@ class CloudHandle:
         if self._writable:
             self._keeper.flush(self._file, durable=True)
 
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        """See `OpenFile`."""
+        self._when_closed.append(callback)
+
     def close(self) -> None:
         """Give the handle back; what was written since the last flush is stored in the background.
 
@@ -139,4 +166,8 @@ class CloudHandle:
             if self._closed:
                 return
             self._closed = True
-        self._keeper.release(self._file, writable=self._writable, flushed=self._flushed)
+        try:
+            self._keeper.release(self._file, writable=self._writable, flushed=self._flushed)
+        finally:
+            for callback in self._when_closed:
+                callback()

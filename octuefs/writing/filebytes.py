@@ -163,7 +163,7 @@ class FileBytes(FileState):
         if not self._dirty:
             self._dirty = True
             if self._around.stands(self):
-                self._around.index.hold(self.path)
+                self._hold()
             self._put_row(content, "open")
             content.noted_at = self._around.journal.position
             self._around.journal.hurry()

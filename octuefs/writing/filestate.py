@@ -1,8 +1,8 @@
 """What a file of a cloud dataset is like now, and what the journal and the index are told of it.
 
-Lock order of a file: `uploading` (held across requests, by who stores or moves it), `_staging` (held while content is
-fetched or copied, by who writes), `_state` (memory, and writes to the staging disk), then the locks of the index, the
-journal and streams. To tell what the file is like (`info`) takes no lock at all.
+Lock order of a file: `uploading` (held across requests, by who stores, gives up or moves it), `_staging` (held while
+content is fetched or copied, by who writes), `_state` (memory, and writes to the staging disk), then the locks of the
+index, the journal and streams. To tell what the file is like (`info`) takes no lock at all.
 """
 
 import itertools
@@ -96,6 +96,8 @@ class FileState:
         self.failure: OctuefsError | None = None
         """Why there is no content to read or write any more."""
         self.is_removed = False
+        self.is_held = False
+        """True as long as the index is told by this file alone what stands at its path; it stays in the table then."""
         self._fixed = fixed if base is not None else {CONTENT_TYPE: guessed_type(path), **fixed}
         self._queue: list[Content] = []
         """What is frozen and not stored, the oldest first: what is being stored now, and the latest after it."""
@@ -261,7 +263,18 @@ class FileState:
                 return
             self._around.index.publish([self._around.classify(self.info())])
             if self.is_stored:
-                self._around.index.let_go(self.path)
+                self._let_go()
+
+    def _hold(self) -> None:
+        """Let the index hear from nobody else what stands at the path."""
+        self.is_held = True
+        self._around.index.hold(self.path)
+
+    def _let_go(self) -> None:
+        """End that. A stored file may be forgotten from here on, so the index is told what it is like first."""
+        if self.is_held:
+            self._around.index.let_go(self.path)
+            self.is_held = False
 
     def note_session(self, content: Content, session: str | None, offset: int) -> None:
         """Take note of a resumable upload: its URI (None: as before), and how far it is."""

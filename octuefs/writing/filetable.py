@@ -80,9 +80,12 @@ class FileTable:
             return stands
 
     def forget(self, file: CloudFile) -> None:
-        """Forget a file that nobody has open and of which nothing is to be stored."""
+        """Forget a file that nobody has open and of which nothing is to be stored.
+
+        Not while it is held: who has just stored it, or gives it up, tells the index first, and forgets it then.
+        """
         with self._lock:
-            if file.handles or not (file.is_stored or file.is_removed or file.failure is not None):
+            if file.handles or file.is_held or not (file.is_stored or file.is_removed or file.failure is not None):
                 return
             if self._files.get(file.path) is file:
                 del self._files[file.path]

@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from octuefs.stores.base import ObjectInfo
-from octuefs.stores.writing import DiskFile
+from octuefs.stores.base import DiskSource, ObjectInfo
+from octuefs.stores.writing import DiskFile, Times
 
 
 class LocalOpenFile:
@@ -25,6 +26,7 @@ class LocalOpenFile:
         self._written = written
         self._synced = synced
         self._closed = closed
+        self._when_closed: list[Callable[[], object]] = []
         self.path = path
         """The path in the dataset that it has now, or had last."""
         self.dirty = False
@@ -33,6 +35,18 @@ class LocalOpenFile:
     def read(self, offset: int, size: int) -> bytes:
         """See `ByteSource`."""
         return self._file.read(offset, size)
+
+    def read_now(self, offset: int, room: memoryview) -> int | None:
+        """See `DiskSource`."""
+        return self._file.read_now(offset, room)
+
+    def read_into(self, offset: int, room: memoryview) -> int:
+        """See `DiskSource`."""
+        return self._file.read_into(offset, room)
+
+    def lend(self) -> AbstractContextManager[int]:
+        """See `DiskSource`."""
+        return self._file.lend()
 
     def version(self) -> Hashable:
         """See `ByteSource`."""
@@ -62,6 +76,31 @@ class LocalOpenFile:
         self.dirty = True
         self._file.allocate(mode, offset, length)
 
+    def copy_from(self, source: DiskSource, offset: int, to_offset: int, length: int) -> int:
+        """See `DiskOpenFile`."""
+        self.dirty = True
+        return self._file.copy_from(source, offset, to_offset, length)
+
+    def mark_written(self) -> None:
+        """See `DiskOpenFile`."""
+        self.dirty = True
+        self._file.drop_privileges()
+
+    def set_mode(self, mode: int) -> None:
+        """See `Unnamed`."""
+        self.dirty = True
+        self._file.set_mode(mode)
+
+    def set_owner(self, uid: int, gid: int) -> None:
+        """See `Unnamed`."""
+        self.dirty = True
+        self._file.set_owner(uid, gid)
+
+    def set_times(self, times: Times) -> None:
+        """See `Unnamed`."""
+        self.dirty = True
+        self._file.set_times(times)
+
     def flush(self) -> None:
         """See `OpenFile`: everything is in the source already, and now in the index too."""
         if self.dirty:
@@ -74,6 +113,10 @@ class LocalOpenFile:
         self.flush()
         self._synced(self.path)
 
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        """See `OpenFile`."""
+        self._when_closed.append(callback)
+
     def close(self) -> None:
         """Give the descriptor back; what a shared mapping wrote after the last flush is published."""
         try:
@@ -81,6 +124,8 @@ class LocalOpenFile:
         finally:
             self._closed(self)
             self._file.close()
+            for callback in self._when_closed:
+                callback()
 
 
 class OpenFiles:

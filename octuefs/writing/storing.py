@@ -88,6 +88,7 @@ class Storing:
             if file.freeze(persistent=self._write_back):
                 self._journal.hurry()  # besides the request: what was closed is stored by the next mount after a crash
                 self._deliver(file)
+                file.check()  # what another thread gave up while this one waited to store it was not stored
         except Incomplete:
             raise
         except OctuefsError as error:
@@ -97,6 +98,8 @@ class Storing:
                 self.enqueue(file, delay=_FIRST_PAUSE)
                 raise
             raise self._give_up(file, error) from error
+        finally:
+            self._table.forget(file)  # it may have been closed meanwhile
 
     def release(self, file: CloudFile, *, writable: bool, flushed: bool) -> None:
         """Take note that a handle was closed. What was written since its flush is durable here when this returns.
@@ -114,8 +117,7 @@ class Storing:
                 logger.debug("%s: each close said that not all of it was written", file.path)
             except OctuefsError as error:
                 self._report.failure(f"{file.path}: what was written last is not safe yet: {error}")
-            if file.give_up_full():
-                self._withdraw(file)
+            self._give_up_full(file)
         self._table.forget(file)
 
     def raise_unreported(self, path: str) -> None:
@@ -178,33 +180,49 @@ class Storing:
 
         `behind`, where nobody waits for it, it is told before the store is asked what stands there by now.
         """
-        path = file.path
-        kept = file.fail(error)
-        worded = error
-        if kept:
-            text = f"{error}; what was written is kept under .octuefs/recovered/"
-            # That the bucket is gone is no answer to a program that closes its file: it would seem to be that.
-            worded = StoreUnavailable(text) if isinstance(error, NotFound) else again(error, text)
-            if file.failure is not None:
-                file.failure = worded
-        if behind:
-            self._report.failure(str(worded))  # first: who finds what is kept finds the reason too
-        self._leftovers.add(kept)
-        if behind:
-            with self._lock:
-                self._unreported[path] = worded
-        if not file.is_dirty:
-            self._withdraw(file)
+        with file.uploading:  # who renames or removes it finds it as it was, or withdrawn
+            path = file.path
+            kept = file.fail(error)
+            worded = error
+            if kept:
+                text = f"{error}; what was written is kept under .octuefs/recovered/"
+                # That the bucket is gone is no answer to a program that closes its file: it would seem to be that.
+                worded = StoreUnavailable(text) if isinstance(error, NotFound) else again(error, text)
+                if file.failure is not None:
+                    file.failure = worded
+            if behind:
+                self._report.failure(str(worded))  # first: who finds what is kept finds the reason too
+            self._leftovers.add(kept)
+            if behind:
+                with self._lock:
+                    self._unreported[path] = worded
+            withdrawn = not file.is_dirty and self.withdraw(file)
+        if withdrawn:
+            self.look(path)
         return worded
 
-    def _withdraw(self, file: CloudFile) -> None:
-        """Show again what stands in the bucket, whatever that is by now."""
-        if self._table.forget_failed(file):
-            file.withdraw()
-            later = self._table.get(file.path)
-            if later is not None:  # it was made anew meanwhile, and what it told of itself may be withdrawn too
-                later.stand_again()
-            self.look(file.path)
+    def _give_up_full(self, file: CloudFile) -> None:
+        """Do the same with what the staging disk was too full for, if it was."""
+        if not file.is_full:
+            return
+        with file.uploading:
+            path = file.path
+            withdrawn = file.give_up_full() and self.withdraw(file)
+        if withdrawn:
+            self.look(path)
+
+    def withdraw(self, file: CloudFile) -> bool:
+        """Show the bucket's object in the place of what a file had that was given up; False where that is done.
+
+        What is shown is what we know of it, and may be looked at again.
+        """
+        if not self._table.forget_failed(file):
+            return False
+        file.withdraw()
+        later = self._table.get(file.path)
+        if later is not None:  # it was made anew meanwhile, and what it told of itself may be withdrawn too
+            later.stand_again()
+        return True
 
     def look(self, path: str) -> None:
         """Have a path looked at again, so that who opens it next gets what stands there."""

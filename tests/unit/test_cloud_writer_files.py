@@ -451,6 +451,8 @@ def test_many_changes_at_once_leave_the_index_true_and_nothing_half_done(
     world.writer._renames.resume()  # what the next rename would do
     assert world.writer.drain(30) == 0
     assert not world.rows()
+    assert not world.files.below("")
+    assert not world.index._held
     world.keeper.refresh().result()
     world.truth()
     world.end()

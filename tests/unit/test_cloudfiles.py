@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from octuefs.errors import (
     Conflict,
     LocalFailure,
     NotFound,
+    NotPermitted,
     OctuefsError,
     PermissionRefused,
     StoreUnavailable,
@@ -39,6 +41,7 @@ from octuefs.report import Report
 from octuefs.stores.base import Kind, ObjectInfo
 from octuefs.stores.writing import ObjectProperties, Precondition
 from octuefs.writing import journal, uploads
+from octuefs.writing.base import Unnamed
 from octuefs.writing.cloud_facts import generation_of
 from octuefs.writing.cloudfiles import CloudFiles
 from octuefs.writing.cloudhandle import CloudHandle
@@ -700,6 +703,159 @@ def test_a_stored_file_that_is_cut_while_a_new_version_of_it_is_given_up_is_writ
     assert [it.size for it in world.files.failed.recovered()] == [4]
 
 
+@pytest.mark.expected_logs("recovered")
+def test_a_file_that_is_opened_in_vain_while_it_is_given_up_does_not_hide_what_stands_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put("a", b"old")
+    handle = world.open("a")
+    file = handle._file
+    handle.write(0, b"lost")
+    fail = file.fail
+    told = iter([None, PermissionRefused("told just now")])
+
+    def raise_unreported(path: str) -> None:
+        if (error := next(told)) is not None:
+            raise error
+
+    def fails(error: OctuefsError) -> object:
+        kept = fail(error)
+        with monkeypatch.context() as patched:
+            patched.setattr(world.files._storing, "raise_unreported", raise_unreported)
+            with pytest.raises(PermissionRefused, match="told just now"):
+                world.files.open(world.known("a"), os.O_WRONLY | os.O_TRUNC)
+        return kept
+
+    monkeypatch.setattr(file, "fail", fails)
+    world.store.fail("upload", PermissionRefused("no access"))
+    with pytest.raises(PermissionRefused, match="recovered"):
+        handle.flush()
+    handle.close()
+    world.store.put("a", b"theirs")
+    world.look(["a"])
+    assert world.known("a").size == 6
+    assert not world.index._held
+
+
+@pytest.mark.expected_logs("another writer|recovered")
+@pytest.mark.parametrize("is_new", [True, False])
+def test_regression_a_file_that_is_closed_while_it_is_given_up_does_not_hide_what_stands_there(
+    make: Make, monkeypatch: pytest.MonkeyPatch, *, is_new: bool
+) -> None:
+    world = make(write_back=True)
+    if not is_new:
+        world.put("a", b"old")
+    handle = world.create("a") if is_new else world.open("a")
+    handle.write(0, b"lost")
+    handle.flush()
+    world.store.put("a", b"theirs")
+    add = world.files._leftovers.add
+
+    def adds(entries: Iterable[Recovered]) -> None:
+        handle.close()  # the last one, while the file is given up
+        add(entries)
+
+    monkeypatch.setattr(world.files._leftovers, "add", adds)
+    assert world.files.drain(10) == 0
+    assert world.known("a").size == 6
+    world.store.put("a", b"theirs again")
+    world.look(["a"])
+    assert world.known("a").size == 12
+    assert not world.index._held
+    assert not world.files.below("")
+
+
+def test_regression_a_file_that_is_closed_at_the_moment_it_is_stored_shows_as_it_is_stored(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(write_back=True)
+    handle = world.create("a")
+    handle.write(0, b"text")
+    handle.flush()
+    file = handle._file
+    tell = file.tell
+
+    def tells() -> None:
+        if file.is_stored:
+            handle.close()  # the last one, before the index is told
+        tell()
+
+    monkeypatch.setattr(file, "tell", tells)
+    assert world.files.drain(10) == 0
+    assert world.known("a").version == world.store.stat("a").version
+    world.check_idle()
+
+
+@pytest.mark.expected_logs("recovered")
+def test_regression_who_has_a_path_at_rest_finds_no_file_half_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = world.create("a")
+    handle.write(0, b"lost")
+    file = handle._file
+    found: list[set[str]] = []
+
+    def rename() -> None:
+        with world.files.at_rest("a") as at_rest:
+            found.append(set(at_rest))
+            world.files.moved("a", "b", None)
+
+    renames = threading.Thread(target=rename)
+    fail = file.fail
+
+    def fails(error: OctuefsError) -> object:
+        kept = fail(error)
+        renames.start()
+        renames.join(0.2)  # as far as it gets
+        return kept
+
+    monkeypatch.setattr(file, "fail", fails)
+    world.store.fail("upload", PermissionRefused("no access"))
+    with pytest.raises(PermissionRefused, match="recovered"):
+        handle.flush()
+    renames.join(10)
+    handle.close()
+    assert found == [set()]
+    assert (world.index.entry("a"), world.index.entry("b")) == (None, None)
+    assert not world.index._held
+
+
+@pytest.mark.expected_logs("recovered")
+def test_who_waits_to_store_what_another_gives_up_hears_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = world.create("a")
+    one.write(0, b"lost")
+    other = world.open("a")
+    file = one._file
+    refused: list[OctuefsError] = []
+
+    def store() -> None:
+        other.write(0, b"LOST")
+        try:
+            other.flush()
+        except OctuefsError as error:
+            refused.append(error)
+
+    stores = threading.Thread(target=store)
+    fail = file.fail
+
+    def fails(error: OctuefsError) -> object:
+        stores.start()
+        stores.join(0.2)  # as far as it gets
+        return fail(error)
+
+    monkeypatch.setattr(file, "fail", fails)
+    world.store.fail("upload", PermissionRefused("no access"))
+    with pytest.raises(PermissionRefused, match="recovered"):
+        one.flush()
+    stores.join(10)
+    assert [type(error) for error in refused] == [PermissionRefused]
+    assert world.store.names() == set()
+    assert {it.size for it in world.files.failed.recovered()} == {4}
+    one.close()
+    other.close()
+    assert not world.index._held
+
+
 def test_what_is_written_after_the_last_flush_is_stored_behind(world: World) -> None:
     handle = world.create("a")
     handle.flush()
@@ -781,6 +937,48 @@ def test_a_removed_file_goes_on_for_those_who_have_it_open(world: World) -> None
     reader.close()
     assert world.store.names() == set()
     world.check_idle()
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_file_without_a_name_keeps_its_attributes_for_those_who_have_it_open(world: World, is_stored: bool) -> None:
+    if is_stored:
+        world.put("a", b"text")
+        handle = world.open("a")
+    else:
+        handle = world.create("a")
+        handle.write(0, b"text")
+    world.files.removed("a")
+    assert isinstance(handle, Unnamed)
+    before = handle.version()
+    handle.set_mode(0o640)
+    handle.set_times((5, 7_000_000_000))
+    info = handle.info()
+    assert (stat.S_IMODE(info.mode), info.mtime_ns, info.size, info.links) == (0o640, 7_000_000_000, 4, 0)
+    assert handle.version() != before
+    assert handle.read(0, 9) == b"text"
+    handle.set_owner(-1, info.gid)
+    with pytest.raises(NotPermitted):
+        handle.set_owner(info.uid + 1, -1)
+    handle.flush()
+    handle.close()
+    assert ("a" in world.store.names()) == is_stored
+
+
+def test_a_file_with_a_name_is_not_changed_as_one_without(world: World) -> None:
+    world.put("a", b"text")
+    handle = world.open("a")
+    with pytest.raises(Unsupported, match="has a name"):
+        handle.set_mode(0o640)
+    handle.close()
+
+
+def test_who_asked_is_told_once_that_a_handle_is_closed(world: World) -> None:
+    handle = world.create("a")
+    told: list[str] = []
+    handle.when_closed(lambda: told.append("closed"))
+    handle.close()
+    handle.close()
+    assert told == ["closed"]
 
 
 def test_a_new_file_that_was_removed_is_never_stored(world: World) -> None:
@@ -891,6 +1089,26 @@ def test_all_below_a_folder_takes_another_name(world: World) -> None:
 
 
 # --- large files
+
+
+def test_a_folder_moves_when_a_file_that_was_opened_meanwhile_is_stored(world: World) -> None:
+    world.put("a/b", b"old")
+    handle = world.open("a/b")
+    handle.write(0, b"new")
+    moves = threading.Thread(target=lambda: world.files.moved_folder("a", "z", {}))
+
+    def begin_to_move() -> None:
+        moves.start()
+        moves.join(0.2)  # as far as it gets
+
+    world.store.before("upload", begin_to_move)
+    handle.flush()
+    moves.join(10)
+    info = handle.info()
+    assert (info.path, info.version) == ("z/b", world.store.stat("a/b").version)
+    assert not world.index._held
+    handle.close()
+    world.check_idle()
 
 
 def test_a_large_file_is_sent_while_it_is_written(world: World) -> None:
