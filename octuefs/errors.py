@@ -90,6 +90,12 @@ class Conflict(OctuefsError):
     errno = errno.ESTALE
 
 
+class StaleNode(OctuefsError):
+    """The kernel names what is not there any more; it looks again."""
+
+    errno = errno.ESTALE
+
+
 class NotUnique(OctuefsError):
     """A name that must stand for one datafile stands for several."""
 

@@ -51,12 +51,20 @@ class ControlHandle:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
 class DirectoryHandle:
-    """An open directory: what it listed when it was opened."""
+    """An open directory, and what it listed when it was first asked for that."""
 
-    node: Node
-    entries: Sequence[DirectoryEntry]
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._lock = threading.Lock()  # held while the directory is listed: who asks meanwhile waits for the same
+        self._entries: Sequence[DirectoryEntry] | None = None
+
+    def entries(self, *, anew: bool) -> Sequence[DirectoryEntry]:
+        """Return what it listed at first, or lists now where it is to be asked `anew`."""
+        with self._lock:
+            if self._entries is None or anew:
+                self._entries = list(self.node.entries())
+            return self._entries
 
 
 Handle = TypeVar("Handle")

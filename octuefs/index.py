@@ -9,7 +9,8 @@ What a store said may be older than what a writer did meanwhile. So the keeper r
 `publish_read` leaves out whatever a writer published since that began, or holds.
 
 Lock order: `lock` is the only lock here, is held for memory work alone (never for a file, a request or a
-callback), and may be taken while holding no other lock of the package.
+callback, but those of observers, which do memory work alone), and may be taken while holding no other lock of the
+package.
 """
 
 import threading
@@ -169,8 +170,20 @@ class Index:
         self._hashes_published = 0
         self._readings: set[Reading] = set()
         self._held: set[str] = set()
+        self._observers: list[Callable[[str], object]] = []
+        self._touched: dict[str, None] = {}
+        """The paths of what a publication has changed so far."""
 
     # --- changes
+
+    def observe(self, callback: Callable[[str], object]) -> None:
+        """Have `callback` told the path of each change that is published from now on, once it stands.
+
+        Those of folders that come or go with it are told too; of what goes with a folder the folder alone is told. It
+        is called under `lock`, for memory work alone. A hash that becomes known is no change.
+        """
+        with self.lock:
+            self._observers.append(callback)
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
@@ -245,7 +258,12 @@ class Index:
                     case OtherSeen(info):
                         self._put_other(info)
                 self.version += 1
+                self._touched[_path_of(change)] = None
             self.changed_ns = max(time.time_ns(), self.changed_ns + 1)
+            touched, self._touched = self._touched, {}
+            for observer in self._observers:
+                for path in touched:
+                    observer(path)
 
     def publish_hash(self, datafile: Datafile, crc32c: int) -> None:
         """Remember the hash of a datafile's content, if that datafile still stands."""
@@ -271,6 +289,7 @@ class Index:
                     if isinstance(child, Datafile) and child.may_share_its_path:
                         self.shadowed[child.path] = child
                     child = folder.children[name] = Folder(join(folder.path, name))
+                    self._touched[child.path] = None
                 folder = child
         return folder
 
@@ -345,6 +364,7 @@ class Index:
             parent = self.folder(parent_of(folder.path))
             assert parent is not None, "a folder in the tree has a parent"
             del parent.children[name_of(folder.path)]
+            self._touched[folder.path] = None
             if (datafile := self.shadowed.pop(folder.path, None)) is not None:
                 self._put_datafile(datafile)
             folder = parent
@@ -479,7 +499,11 @@ class Index:
                 rows = query.select(self, rows)
             return rows
 
-        return self.cached(("select", folder, queries), compute, hashed=_need_hashes(queries))
+        return self.cached(_selection(folder, queries), compute, hashed=_need_hashes(queries))
+
+    def is_selected(self, folder: str, queries: tuple[Query, ...]) -> bool:
+        """Say whether `select` has its answer ready."""
+        return self.is_cached(_selection(folder, queries), hashed=_need_hashes(queries))
 
     def members(self, folder: str, queries: tuple[Query, ...]) -> list[Datafile]:
         """Return the datafiles in and below `folder` that satisfy all `queries`."""
@@ -516,6 +540,12 @@ class Index:
                 return cast(T, self._cache[key])
             result = self._cache[key] = compute()
             return result
+
+    def is_cached(self, key: object, *, hashed: bool = False) -> bool:
+        """Say whether `cached` has its answer ready."""
+        with self.lock:
+            known = (key, self._hashes_published) if hashed else key
+            return self._cache_version == self.version and known in self._cache
 
     def _grow(self, tree: SubsetTree, path: str) -> dict[str, Datafile | None]:
         missing = []
@@ -554,6 +584,10 @@ def _path_of(change: Change) -> str:
             return info.path
         case DatafileSeen(datafile):
             return datafile.path
+
+
+def _selection(folder: str, queries: tuple[Query, ...]) -> object:
+    return ("select", folder, queries)
 
 
 def _need_hashes(queries: tuple[Query, ...]) -> bool:

@@ -43,6 +43,9 @@ _RETRY_SECONDS = 5.0
 """How soon a refresh that failed is tried again."""
 _LONGEST_WAIT_SECONDS = 20.0
 """How long an answer waits for a store that is slow to be listed, before it is given from the old facts."""
+_HEARD_SECONDS = 120.0
+_UNHEARD_SECONDS = 1.0
+"""How long what is known counts: of a folder whose changes are heard of, and of what is asked for them."""
 _LEAST_TTL = 0.5
 """Look-ups and listings are not asked of the store more often than this, whatever the TTL (seconds)."""
 
@@ -81,6 +84,10 @@ class Keeper:
         self._told = told
         self.replaced: Callable[[], object] = lambda: None
         """Called where another folder has taken the source's place, so that it is watched instead."""
+        self.heard: Callable[[], bool] = lambda: False
+        """Says whether changes of a disk are heard of as they happen."""
+        self._lists_disk_files = False
+        """True where files of a disk are among those of a dataset in the cloud: nothing is heard of these."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper")
         self._refresh_lock = threading.Lock()
         self._refreshing: Future[None] | None = None
@@ -165,6 +172,18 @@ class Keeper:
         elif not refreshing.cancelled() and refreshing.exception() is not None:
             logger.debug("serving what was known of %s", self.location)
 
+    def lasting(self) -> float:
+        """Return for how many seconds what is known counts where nothing else is heard of it.
+
+        In the cloud that is what is left of the TTL. A disk tells of changes, but for a watch that may miss one.
+        """
+        if not self.in_cloud:
+            return _HEARD_SECONDS if self.heard() else _UNHEARD_SECONDS
+        if self._failed_at is not None:
+            return _UNHEARD_SECONDS
+        left = max(0.0, self._refreshed_at + self.metadata_ttl - time.monotonic())
+        return min(left, _UNHEARD_SECONDS) if self._lists_disk_files else left
+
     def changed(self, paths: Iterable[str]) -> "Future[None]":
         """Look at single paths of the store again and publish what they are now.
 
@@ -189,7 +208,7 @@ class Keeper:
         On a disk this closes the moment between a file's creation and the watcher's word of it. A cloud
         dataset is asked only where every open asks (a TTL of 0).
         """
-        if (self.in_cloud and self.metadata_ttl > 0) or (not self.recursive and "/" in path):
+        if not self._may_be_unseen(path):
             return False
         try:
             info = self.store.stat(path)
@@ -199,6 +218,21 @@ class Keeper:
             return False
         self.changed([path]).result()
         return self.index.entry(path) is not None
+
+    def _may_be_unseen(self, path: str) -> bool:
+        return not (self.in_cloud and self.metadata_ttl > 0) and (self.recursive or "/" not in path)
+
+    def finds_at_once(self, path: str) -> bool:
+        """Say whether `find_unseen(path)` asks no more than a disk; what it takes in waits for the keeper."""
+        if not self._may_be_unseen(path):
+            return True
+        if self.in_cloud:
+            return False
+        try:
+            self.store.stat(path)
+        except OctuefsError:
+            return True
+        return False
 
     def close(self) -> None:
         """Stop the thread."""
@@ -377,6 +411,7 @@ class Keeper:
 
     def classify(self, info: ObjectInfo, metadata: DatafileMetadata | None) -> Change:
         """Return what stands at `info.path`; see `Classifier`."""
+        self._lists_disk_files |= info.is_listed_on_disk
         return self._classifier.classify(info, metadata)
 
 

@@ -167,5 +167,6 @@ def _watch(dataset: Dataset, stack: ExitStack, metadata_ttl: float) -> Callable[
         current[0] = begin()
 
     keeper.replaced = begin_again
+    keeper.heard = lambda: current[0].how == "inotify"
     stack.callback(lambda: current[0].stop())
     return lambda: current[0].how

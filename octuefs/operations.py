@@ -5,9 +5,10 @@ number of threads. What a change means is for the node of the directory or file 
 but writing to a control file.
 """
 
+import errno
 import os
 import stat
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from octuefs.errors import (
@@ -17,6 +18,7 @@ from octuefs.errors import (
     HiddenHere,
     LocalFailure,
     NoAttribute,
+    NotFound,
     NotPermitted,
     PermissionRefused,
     ReadOnly,
@@ -27,17 +29,17 @@ from octuefs.errors import (
 )
 from octuefs.handles import BadHandle, ControlHandle, DirectoryHandle, HandleTable, ReadHandle, Synced, WriteHandle
 from octuefs.report import Report, printable
-from octuefs.stores.base import Space
+from octuefs.stores.base import ByteSource, DiskSource, Space
 from octuefs.stores.writing import Times
 from octuefs.tree.namespace import MountedTree
 from octuefs.tree.node import Attributes, DirectoryEntry, Node
-from octuefs.writing.base import Caller, OpenFile
+from octuefs.writing.base import Caller, DiskOpenFile, OpenFile, Unnamed
 
 _FAILURES = (ChecksumMismatch, Conflict, LocalFailure, PermissionRefused, StoreUnavailable, TimedOut)
 _REFUSALS = (BadValue, HiddenHere, NotPermitted, ReadOnly, TooBig)
 """What a program is told by a bare errno, and a person wants the reason of."""
 
-_QUESTIONS = frozenset({"getattr", "getxattr", "listxattr", "readlink", "opendir", "readdir"})
+_QUESTIONS = frozenset({"lookup", "getattr", "getxattr", "listxattr", "readlink", "opendir", "readdir", "readdirplus"})
 
 IO_BYTES = 128 << 10
 """The size of blocks that programs are told to read in (st_blksize, f_bsize)."""
@@ -45,12 +47,13 @@ IO_BYTES = 128 << 10
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A file just opened: its handle, whether the kernel must not cache its bytes, its inode and its hard links."""
+    """A file just opened: its handle, whether the kernel must not cache its bytes, its inode, links and version."""
 
     handle: int
     direct: bool
     inode: int = 0
     links: int = 1
+    version: Hashable = None
 
 
 class Operations:
@@ -73,6 +76,22 @@ class Operations:
         What is known of the datasets that it leads into is brought up to date first, where its time has come.
         """
         return self._tree.version(path)
+
+    def is_fresh(self, path: str) -> bool:
+        """Say whether `version(path)` would not wait; what it would wait for is begun where it would."""
+        return self._tree.is_fresh(path)
+
+    def version_at_once(self, path: str) -> int | None:
+        """Return `version(path)`, or None where that would wait."""
+        return self._tree.version_at_once(path)
+
+    def lasting(self, path: str) -> float:
+        """Return for how many seconds what is told of a path counts where nobody says otherwise; 0 for not at all."""
+        return self._tree.lasting(path)
+
+    def observe(self, callback: Callable[[str], object]) -> None:
+        """Have `callback` told of each change from now on, by its path in the mount; see `MountedTree.observe`."""
+        self._tree.observe(callback)
 
     def note_failure(self, call: str, path: str, error: Exception) -> None:
         """Say in the report what failed or was refused, and why; a plain "no" is no failure."""
@@ -124,12 +143,21 @@ class Operations:
     # --- directories
 
     def opendir(self, node: Node) -> int:
-        """Open a directory: what it lists now is what its handle will list."""
-        return self._directories.add(DirectoryHandle(node, list(node.entries())))
+        """Open a directory, which is listed when it is read.
 
-    def readdir(self, handle: int) -> Sequence[DirectoryEntry]:
-        """Return the entries of an open directory, without "." and ".."; their positions never change."""
-        return self._directories.get(handle).entries
+        :raise OctuefsError: where it cannot be listed
+        """
+        node.check_listable()
+        return self._directories.add(DirectoryHandle(node))
+
+    def readdir(self, handle: int, *, anew: bool = False) -> Sequence[DirectoryEntry]:
+        """Return the entries of an open directory, without "." and "..".
+
+        They are those of the first call and keep their positions, until it is listed `anew` (rewinddir(3)).
+
+        :raise OctuefsError: where it cannot be listed
+        """
+        return self._directories.get(handle).entries(anew=anew)
 
     def releasedir(self, handle: int) -> None:
         """Close a directory."""
@@ -156,7 +184,7 @@ class Operations:
         number = self._files.add(handle)
         if info is None:
             return Opened(number, handle.node.volatile)
-        return Opened(number, handle.node.volatile, info.inode, info.links)
+        return Opened(number, handle.node.volatile, info.inode, info.links, info.version)
 
     def create(self, parent: Node, name: str, flags: int, mode: int, caller: Caller) -> Opened:
         """Make a file in a directory and open it, as open(2) with O_CREAT."""
@@ -216,6 +244,51 @@ class Operations:
     def fsyncdir(self, handle: int) -> None:
         """fsync(2) of a directory."""
         self._directories.get(handle).node.sync()
+
+    def lseek(self, handle: int, offset: int, whence: int) -> int:
+        """Return where data begin (SEEK_DATA) or a hole (SEEK_HOLE), from `offset` on; see lseek(2).
+
+        Where no disk has the file it is all data.
+
+        :raise OSError: ENXIO where `offset` is beyond the end; EINVAL for another `whence`
+        """
+        if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
+            raise BadValue(f"lseek with whence {whence} is the kernel's own")
+        source = self.source_of(handle)
+        if isinstance(source, DiskSource):
+            with source.lend() as fd:
+                try:
+                    return os.lseek(fd, offset, whence)
+                except OSError as error:
+                    failure = error
+            raise failure  # out here it stays what it is: no failure of the disk
+        size = self.fgetattr(handle).size
+        if not 0 <= offset < size:
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        return offset if whence == os.SEEK_DATA else size
+
+    def copy_file_range(self, handle: int, offset: int, to_handle: int, to_offset: int, length: int) -> int:
+        """copy_file_range(2) between files of a disk; return how many bytes are copied.
+
+        :raise Unsupported: for others, which are to be read and written instead
+        """
+        source, target = self.source_of(handle), self._writable(to_handle)
+        if not isinstance(source, DiskSource) or not isinstance(target, DiskOpenFile):
+            raise Unsupported("only files of a disk are copied by the system; read and write instead")
+        return target.copy_from(source, offset, to_offset, length)
+
+    def source_of(self, handle: int) -> ByteSource | None:
+        """Return what a handle reads and writes, None for a control file's."""
+        opened = self._files.get(handle)
+        return None if isinstance(opened, ControlHandle) else opened.source
+
+    def node_of(self, handle: int) -> Node:
+        """Return the node that a file was opened by."""
+        return self._files.get(handle).node
+
+    def is_writer(self, handle: int) -> bool:
+        """Say whether a handle was opened for writing, be it to a control file."""
+        return not isinstance(self._files.get(handle), ReadHandle)
 
     def _writable(self, handle: int) -> OpenFile:
         opened = self._files.get(handle)
@@ -303,6 +376,29 @@ class Operations:
         """utimensat(2)."""
         node.check_writable()
         node.set_times(times)
+
+    def fchmod(self, handle: int, mode: int) -> None:
+        """fchmod(2) of a file whose name is gone."""
+        self._unnamed(handle).set_mode(stat.S_IMODE(mode))
+
+    def fchown(self, handle: int, uid: int, gid: int) -> None:
+        """fchown(2) of a file whose name is gone; -1 leaves one as it is."""
+        self._unnamed(handle).set_owner(uid, gid)
+
+    def futimens(self, handle: int, times: Times) -> None:
+        """futimens(2) of a file whose name is gone."""
+        self._unnamed(handle).set_times(times)
+
+    def _unnamed(self, handle: int) -> Unnamed:
+        """Return what takes changes of an open file without a name.
+
+        :raise NotFound: where nothing does
+        """
+        opened = self._files.get(handle)
+        opened.node.check_writable()
+        if isinstance(opened, ControlHandle) or not isinstance(opened.source, Unnamed):
+            raise NotFound(f"handle {handle}: what it has open has no name any more")
+        return opened.source
 
     def setxattr(self, node: Node, name: str, value: bytes, flags: int) -> None:
         """setxattr(2)."""

@@ -58,8 +58,9 @@ class DatasetPart:
         self.generation = 0
         """Grows when the dataset comes into reach."""
         self._config = config
-        self._namespace: Namespace | None = None
         self._lock = threading.Lock()  # guards what follows, for memory work alone
+        self._namespace: Namespace | None = None
+        self._observer: Callable[[str], object] | None = None
         self._tried_at = self._looked_at = 0.0
         self._folder: tuple[int, int] | None = None
         """Which folder of a disk the dataset was when it was looked at last."""
@@ -93,9 +94,13 @@ class DatasetPart:
                     self._reached = True
                     self._folder = folder
                     self.generation += 1
+                    observer = self._observer
             if too_late:
                 mounted.close()
                 return
+            if observer is not None:
+                namespace.observe(observer)
+                observer(f"/{self.name}")
         self._tried_at = time.monotonic()
         self._tell()
 
@@ -124,12 +129,30 @@ class DatasetPart:
         self._look(mounted.dataset)
         return self._namespace if self._reached else None
 
+    @property
+    def answers_at_once(self) -> bool:
+        """True where nothing was written through an overlapping dataset, so that this one is not to be read again."""
+        written = self._written_by_others()
+        with self._lock:
+            return self.mounted is None or written == self._written
+
+    def _written_by_others(self) -> dict[str, int]:
+        return {part.name: it.dataset.index.written for part in self.overlapping if (it := part.mounted) is not None}
+
+    def observe(self, callback: Callable[[str], object]) -> None:
+        """Have `callback` told of each change in the dataset, by its path in the mount, and of its loss and return."""
+        with self._lock:
+            self._observer = callback
+            namespace = self._namespace
+        if namespace is not None:
+            namespace.observe(callback)
+
     def _follow_others(self, dataset: Dataset) -> None:
         """Read a bucket again where something was written there through another dataset of the mount.
 
         So an open sees what was stored when the last close returned, by whatever name (a disk is watched anyhow).
         """
-        written = {part.name: part.mounted.dataset.index.written for part in self.overlapping if part.mounted}
+        written = self._written_by_others()
         with self._lock:
             changed, self._written = written != self._written, written
         if changed:
@@ -152,8 +175,11 @@ class DatasetPart:
         with self._lock:
             changed, self._reached = reached != self._reached, reached
             self.generation += changed
+            observer = self._observer
         if changed:
             self._tell()
+            if observer is not None:
+                observer(f"/{self.name}")
 
     def _gone_from_disk(self, dataset: Dataset) -> OctuefsError | None:
         """Return why no folder stands at a local dataset's path; one that has come back, or is another, is read."""

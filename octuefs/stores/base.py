@@ -8,9 +8,11 @@ thread and know nothing of datasets' metadata, views or caches.
 import enum
 import os
 from collections.abc import Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, Protocol
+from functools import cache
+from typing import Literal, Protocol, cast, runtime_checkable
 
 from octuefs.model.paths import Location
 
@@ -142,6 +144,41 @@ class ByteSource(Protocol):
     def close(self) -> None:
         """Give back what the source holds."""
         ...
+
+
+@runtime_checkable
+class DiskSource(ByteSource, Protocol):
+    """An open file of a disk: a descriptor that can be read without being waited for, and lent."""
+
+    def read_now(self, offset: int, room: memoryview) -> int | None:
+        """Read what fits into `room` from `offset`, if that needs no waiting for the disk, and return its length.
+
+        It is shorter than `room` only at the end of the file. None where some of it would have to be waited for, or
+        where the system cannot say; `room` may have been written to then.
+        """
+        ...
+
+    def read_into(self, offset: int, room: memoryview) -> int:
+        """Do the same, waiting as long as it takes."""
+        ...
+
+    def lend(self) -> AbstractContextManager[int]:
+        """Lend the descriptor for as long as the context lasts; its position counts for nothing.
+
+        An OSError in there leaves as ours.
+        """
+        ...
+
+
+@cache
+def _is_disk(kind: type) -> bool:
+    return issubclass(kind, DiskSource)
+
+
+def as_disk(source: ByteSource | None) -> DiskSource | None:
+    """Return a source as one of a disk where it is one, else None; asked of its class once, as that takes long."""
+    kind: type = type(source)
+    return cast(DiskSource, source) if _is_disk(kind) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from octuefs.model.listed_files import FileEntry
 from octuefs.model.paths import METADATA_NAME, LocalLocation
 from octuefs.model.values import MAX_DEPTH, check_depth, load_json
 from octuefs.report import printable
-from octuefs.stores.base import ByteSource, Kind, ObjectInfo, Store
+from octuefs.stores.base import ByteSource, DiskSource, Kind, ObjectInfo, Store
 from octuefs.stores.links import real_path
 from octuefs.stores.members import MemberSource, number_of
 
@@ -89,7 +90,9 @@ class DiskFiles:
         """
         folder, name = os.path.split(member.path)
         found = self._file(Folder(self._real(folder), _NO_RECORDS), name, member.path)
-        return _ListedFile(self._disk().open(found), info)
+        source = self._disk().open(found)
+        assert isinstance(source, DiskSource), "a folder's store opens files of a disk"
+        return _ListedFile(source, info)
 
     def _file(self, folder: Folder, name: str, path: str) -> ObjectInfo:
         """Return the regular file that `path` leads to, as the store of the whole disk describes it."""
@@ -163,7 +166,23 @@ def _as_member(found: ObjectInfo, place: str, origin: str, custom: Mapping[str, 
 
 
 class _ListedFile(MemberSource):
-    """An open file of a disk, which may change while it is open."""
+    """A `DiskSource` that goes by its place in a dataset, and may change while it is open."""
+
+    def __init__(self, source: DiskSource, info: ObjectInfo) -> None:
+        super().__init__(source, info)
+        self._file = source
+
+    def read_now(self, offset: int, room: memoryview) -> int | None:
+        """See `DiskSource`."""
+        return self._file.read_now(offset, room)
+
+    def read_into(self, offset: int, room: memoryview) -> int:
+        """See `DiskSource`."""
+        return self._file.read_into(offset, room)
+
+    def lend(self) -> AbstractContextManager[int]:
+        """See `DiskSource`."""
+        return self._file.lend()
 
     def version(self) -> Hashable:
         """Return the version of the open file as it stands now, with the checksum of the metadata that it had."""

@@ -7,10 +7,18 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 
 from octuefs.errors import Unsupported, from_os_error
-from octuefs.stores.base import ObjectInfo
+from octuefs.stores.base import DiskSource, ObjectInfo
 from octuefs.stores.local_root import version_of
+from octuefs.stores.writing import Times
+
+_RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+"""Absent where the system cannot read without waiting."""
+_NOT_NOW = (errno.EAGAIN, errno.EOPNOTSUPP)
+_NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ETXTBSY)
+"""What copy_file_range(2) answers for files that are to be read and written instead."""
 
 _fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64" if sys.maxsize < 1 << 32 else "fallocate", None)
 if _fallocate is not None:
@@ -56,6 +64,17 @@ class _Use:
                     os.close(self._fd)
 
 
+def _fill(fd: int, room: memoryview, offset: int, flags: int) -> int:
+    """Read into all of `room`, or up to the end of the file, and return the number of bytes."""
+    done = 0
+    while done < len(room):  # one call reads 2 GiB at most, and no more than is at hand
+        number = os.preadv(fd, [room[done:]], offset + done, flags)
+        if not number:
+            break
+        done += number
+    return done
+
+
 class LocalFile:
     """A `DiskFile` over a descriptor, which it owns."""
 
@@ -79,6 +98,27 @@ class LocalFile:
                     break
                 data += more
             return data
+
+    def read_now(self, offset: int, room: memoryview) -> int | None:
+        """See `DiskSource`: preadv2(2) with RWF_NOWAIT."""
+        if not _RWF_NOWAIT:
+            return None
+        with self._use as fd:
+            try:
+                return _fill(fd, room, offset, _RWF_NOWAIT)
+            except OSError as error:
+                if error.errno not in _NOT_NOW:
+                    raise
+                return None
+
+    def read_into(self, offset: int, room: memoryview) -> int:
+        """See `DiskSource`."""
+        with self._use as fd:
+            return _fill(fd, room, offset, 0)
+
+    def lend(self) -> AbstractContextManager[int]:
+        """See `DiskSource`: the descriptor stays open for that long, be the file closed or not."""
+        return self._use
 
     def version(self) -> Hashable:
         """Return the version of the open file as it stands now."""
@@ -145,6 +185,28 @@ class LocalFile:
             else:
                 raise Unsupported(f"{self._path}: this system cannot reserve room in a file")
 
+    def copy_from(self, source: DiskSource, offset: int, to_offset: int, length: int) -> int:
+        """Do what copy_file_range(2) does, out of another open file of a disk; return how many bytes are copied.
+
+        :raise Unsupported: for files that are to be read and written instead
+        """
+        with self._use as to_fd, source.lend() as fd:
+            try:
+                copied = os.copy_file_range(fd, to_fd, length, offset, to_offset)
+            except OSError as error:
+                if error.errno in _NO_COPY:
+                    raise Unsupported(f"{self._path}: {error.strerror}; read and write instead") from error
+                raise
+            if not self._privileges_cleared:
+                self._clear_privileges(to_fd)
+            return copied
+
+    def drop_privileges(self) -> None:
+        """See `DiskFile`."""
+        if not self._privileges_cleared:
+            with self._use as fd:
+                self._clear_privileges(fd)
+
     def sync(self, *, data_only: bool = False) -> None:
         """Return once content and attributes (or what is needed to read the content) are durable."""
         with self._use as fd:
@@ -152,6 +214,25 @@ class LocalFile:
                 os.fdatasync(fd)
             else:
                 os.fsync(fd)
+
+    def set_mode(self, mode: int) -> None:
+        """Do what fchmod(2) does."""
+        with self._use as fd:
+            os.fchmod(fd, stat.S_IMODE(mode))
+            self._privileges_cleared = os.geteuid() != 0
+
+    def set_times(self, times: Times) -> None:
+        """Do what futimens(2) does; a time that is to stay is set to what it is."""
+        with self._use as fd:
+            facts = os.fstat(fd)
+            accessed_ns, modified_ns = times
+            os.utime(
+                fd,
+                ns=(
+                    facts.st_atime_ns if accessed_ns is None else accessed_ns,
+                    facts.st_mtime_ns if modified_ns is None else modified_ns,
+                ),
+            )
 
     def set_owner(self, uid: int, gid: int) -> None:
         """Do what fchown(2) does; -1 leaves one as it is."""

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from octuefs.stores.base import ByteSource, ObjectInfo, Ownership, Store
+from octuefs.stores.base import DiskSource, ObjectInfo, Ownership, Store
 
 Times = tuple[int | None, int | None]
 """(atime, mtime) in nanoseconds since the epoch; None leaves one as it is."""
@@ -18,8 +18,15 @@ Times = tuple[int | None, int | None]
 # --- a disk
 
 
-class DiskFile(ByteSource, Protocol):
+class DiskFile(DiskSource, Protocol):
     """An open file of a disk; it owns its descriptor. Closing waits for the calls under way."""
+
+    def copy_from(self, source: DiskSource, offset: int, to_offset: int, length: int) -> int:
+        """copy_file_range(2) out of another open file of a disk; return how many bytes are copied.
+
+        :raise Unsupported: for files that are to be read and written instead
+        """
+        ...
 
     def write(self, offset: int, data: bytes) -> int:
         """Write all of `data` at `offset` (at the end, wherever that is, where opened with O_APPEND)."""
@@ -41,8 +48,20 @@ class DiskFile(ByteSource, Protocol):
         """Describe the open file as it is now, by whatever name, under the path it was opened with."""
         ...
 
+    def drop_privileges(self) -> None:
+        """Take setuid and setgid away, as a write does, be it one that this does not see."""
+        ...
+
+    def set_mode(self, mode: int) -> None:
+        """Do what fchmod(2) does."""
+        ...
+
     def set_owner(self, uid: int, gid: int) -> None:
         """Do what fchown(2) does; -1 leaves one as it is."""
+        ...
+
+    def set_times(self, times: Times) -> None:
+        """Do what futimens(2) does."""
         ...
 
 

@@ -147,6 +147,10 @@ class ScopeDirectory(Branch):
                 " and this is none of them; add it there"
             )
 
+    def is_made(self, name: str) -> bool:
+        """Say whether a name is a virtual one of this directory, `.octue` included, whatever stands there."""
+        return name == METADATA_NAME or self.context.is_virtual(self.path, name)
+
     def check_ours(self, name: str) -> None:
         """Refuse to change what is of our making, unless the dataset's own of this name stands there."""
         if self.context.is_virtual(self.path, name) and self.own(name) is None:

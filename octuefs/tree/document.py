@@ -6,7 +6,7 @@ writing it changes the files that it names and no others.
 """
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 
 from octuefs.datafile import NO_METADATA, Datafile
@@ -265,6 +265,11 @@ class StoredDocumentNode(OtherNode):
         super().__init__(scope.dataset, info)
         self._scope = scope
         self._documents = documents
+
+    @property
+    def home(self) -> Hashable | None:
+        """See `Node`: it stands at its path alone, for what a program writes there shows before it is stored."""
+        return None
 
     @property
     def volatile(self) -> bool:

@@ -154,6 +154,7 @@ class DocumentFile:
         self._document = document
         self._release = release
         self._appends = appends
+        self._when_closed: list[Callable[[], object]] = []
 
     def read(self, offset: int, size: int) -> bytes:
         """See `ByteSource`."""
@@ -193,9 +194,15 @@ class DocumentFile:
         """See `OpenFile`."""
         self._document.flush()
 
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        """See `OpenFile`."""
+        self._when_closed.append(callback)
+
     def close(self) -> None:
         """Store what came after the last flush, as far as it can be, and let go."""
         with suppress(OctuefsError):  # nobody is told of it any more; the writer keeps and reports it
             if self._document.pending:
                 self._document.flush()
         self._release()
+        for callback in self._when_closed:
+            callback()

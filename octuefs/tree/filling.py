@@ -6,13 +6,12 @@ it then writes there is the whole of the folder's metadata. `tar x` removes a `.
 """
 
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from cachetools import TTLCache
 
 from octuefs.model.paths import parent_of
-from octuefs.stores.base import ObjectInfo
 from octuefs.tree.scope import Scope
 from octuefs.writing.base import OpenFile
 
@@ -34,7 +33,7 @@ class Filling:
         self._changed = changed
         self._lock = threading.Lock()
         self._scopes: TTLCache[Scope, None] = TTLCache(_MOST, _SECONDS)
-        self._open: dict[Scope, set[FilledFile]] = {}
+        self._open: dict[Scope, set[OpenFile]] = {}
         """The new files in and below such folders that are being written."""
 
     def begin(self, scope: Scope) -> None:
@@ -46,20 +45,18 @@ class Filling:
             self._scopes[scope] = None
         self._changed()
 
-    def made(self, scope: Scope, file: OpenFile) -> OpenFile:
-        """Take note that a file was made in a folder; return what stands for it until it is closed."""
+    def made(self, scope: Scope, file: OpenFile) -> None:
+        """Take note that a file was made in a folder, and is open until it is closed."""
         if not self._scopes and not self._open:
-            return file
+            return
         with self._lock:
             filled = [it for it in _upwards(scope) if it in self._scopes or it in self._open]
-            if not filled:
-                return file
-            standing = FilledFile(file, lambda it: self._closed(filled, it))
             for it in filled:
-                self._open.setdefault(it, set()).add(standing)
-        return standing
+                self._open.setdefault(it, set()).add(file)
+        if filled:
+            file.when_closed(lambda: self._closed(filled, file))
 
-    def _closed(self, scopes: list[Scope], file: "FilledFile") -> None:
+    def _closed(self, scopes: list[Scope], file: OpenFile) -> None:
         with self._lock:
             for scope in scopes:
                 files = self._open.get(scope, set())
@@ -98,54 +95,3 @@ def _upwards(scope: Scope) -> Iterator[Scope]:
     while not scope.is_top and scope.folder:
         scope = replace(scope, folder=parent_of(scope.folder))
         yield scope
-
-
-class FilledFile:
-    """An `OpenFile` that tells when it is closed."""
-
-    def __init__(self, file: OpenFile, closed: "Callable[[FilledFile], None]") -> None:
-        self._file = file
-        self._closed = closed
-
-    def read(self, offset: int, size: int) -> bytes:
-        """See `ByteSource`."""
-        return self._file.read(offset, size)
-
-    def version(self) -> Hashable:
-        """See `ByteSource`."""
-        return self._file.version()
-
-    def identity(self) -> Hashable:
-        """See `ByteSource`."""
-        return self._file.identity()
-
-    def info(self) -> ObjectInfo | None:
-        """See `ByteSource`."""
-        return self._file.info()
-
-    def write(self, offset: int, data: bytes) -> int:
-        """See `OpenFile`."""
-        return self._file.write(offset, data)
-
-    def truncate(self, length: int) -> None:
-        """See `OpenFile`."""
-        self._file.truncate(length)
-
-    def allocate(self, mode: int, offset: int, length: int) -> None:
-        """See `OpenFile`."""
-        self._file.allocate(mode, offset, length)
-
-    def flush(self) -> None:
-        """See `OpenFile`."""
-        self._file.flush()
-
-    def sync(self, *, data_only: bool = False) -> None:
-        """See `OpenFile`."""
-        self._file.sync(data_only=data_only)
-
-    def close(self) -> None:
-        """See `ByteSource`."""
-        try:
-            self._file.close()
-        finally:
-            self._closed(self)

@@ -21,13 +21,13 @@ from octuefs.writing.base import Caller, OpenFile
 class RealDirectory(ScopeDirectory):
     """A folder of the dataset."""
 
+    derived = False
+
     def attributes(self) -> Attributes:
         """See `Node`."""
         if not self.dataset.in_cloud:
             return self._on_disk()
-        folder = self.dataset.index.folder(self.scope.folder)
-        if folder is None:
-            raise NotFound(f"{self.path}: no such folder")
+        folder = self._folder()
         if folder.info is None:
             return made_directory(self.dataset, self.path)
         return Attributes.of(folder.info)
@@ -49,6 +49,17 @@ class RealDirectory(ScopeDirectory):
             return found
         return self.own(name) if self.dataset.keeper.find_unseen(self.place(name)) else None
 
+    def known(self, name: str) -> Node | None:
+        """See `Node`: the dataset's own names go before all others."""
+        return self.own(name) if name != METADATA_NAME else None
+
+    def answers_at_once(self, name: str) -> bool:
+        """See `Node`: of what the index does not know, the keeper says whether it would wait."""
+        if self.is_made(name):
+            return False
+        keeper, place = self.dataset.keeper, self.place(name)
+        return self.dataset.index.entry(place) is not None or keeper.finds_at_once(place)
+
     def own(self, name: str) -> Node | None:
         """See `ScopeDirectory`."""
         folder = self.dataset.index.folder(self.scope.folder)
@@ -66,13 +77,25 @@ class RealDirectory(ScopeDirectory):
                 return StoredDocumentNode(self.scope, entry.info, self.context.documents)
         return OtherNode(self.dataset, entry.info)
 
+    def check_listable(self) -> None:
+        """See `Node`."""
+        self._folder()
+
+    def _folder(self) -> Folder:
+        """Return what the index has of the folder.
+
+        :raise NotFound: where it has gone
+        """
+        folder = self.dataset.index.folder(self.scope.folder)
+        if folder is None:
+            raise NotFound(f"{self.path}: no such folder")
+        return folder
+
     def own_entries(self) -> Mapping[str, DirectoryEntry]:
         """See `ScopeDirectory`."""
         dataset = self.dataset
         dataset.show_document(self.scope.folder)
-        folder = dataset.index.folder(self.scope.folder)
-        if folder is None:
-            raise NotFound(f"{self.path}: no such folder")
+        folder = self._folder()
         entries = {}
         for name, entry in list(folder.children.items()):
             if isinstance(entry, Folder):
@@ -105,7 +128,8 @@ class RealDirectory(ScopeDirectory):
         if self.is_document(name):
             return self.open_document(flags | os.O_TRUNC)
         file = self.dataset.writing.create(self.place(name), flags, mode, caller)
-        return self.context.filling.made(self.scope, file)
+        self.context.filling.made(self.scope, file)
+        return file
 
     def make_folder(self, name: str, mode: int, caller: Caller) -> None:
         """See `Node`."""

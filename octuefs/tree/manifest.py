@@ -68,11 +68,20 @@ class Part(Protocol):
         """The dataset's tree, None where the dataset cannot be reached; nothing is tried."""
         ...
 
+    @property
+    def answers_at_once(self) -> bool:
+        """True where `namespace_or_none` has nothing to wait for."""
+        ...
+
     def namespace(self) -> Namespace:
         """Return the dataset's tree.
 
         :raise OctuefsError: for the reason why the dataset cannot be reached
         """
+        ...
+
+    def observe(self, callback: Callable[[str], object]) -> None:
+        """See `MountedTree`, of this dataset, be it in reach by now or later."""
         ...
 
 
@@ -106,6 +115,7 @@ class ManifestNamespace:
         self.views = views
         self.list_views = list_views
         self.vanishing = Vanishing(self._changed)
+        self._observers: list[Callable[[str], object]] = []
         self._lock = threading.Lock()  # guards the next
         self._changes = 0
         self._made_ns = time.time_ns()
@@ -115,6 +125,8 @@ class ManifestNamespace:
     def _changed(self) -> None:
         with self._lock:
             self._changes += 1
+        for observer in self._observers:
+            observer("/")
 
     # --- what the root and the views over all look like
 
@@ -176,6 +188,35 @@ class ManifestNamespace:
         if first in VIEWS or first in TEXTS:
             expire_all([it.dataset.keeper for it in self._in_reach().values()])
         return self._changes + sum(map(_version_of, self.parts.values()))
+
+    def is_fresh(self, path: str) -> bool:
+        """See `MountedTree`."""
+        first = path.split("/", 2)[1]
+        part = self.parts.get(first)
+        if part is not None:
+            return _is_fresh(part, path)
+        if not all(it.answers_at_once for it in self.parts.values()):
+            return False
+        if first in VIEWS or first in TEXTS:
+            reading = [it.dataset.keeper.begin_expiring() for it in self._in_reach().values()]
+            return not any(it is not None for it in reading)
+        return True
+
+    def version_at_once(self, path: str) -> int | None:
+        """See `MountedTree`."""
+        return self.version(path) if self.is_fresh(path) else None
+
+    def lasting(self, path: str) -> float:
+        """See `MountedTree`: what stands over all datasets, and the folder of one out of reach, counts at no time."""
+        part = self.parts.get(path.split("/", 2)[1])
+        namespace = part.namespace_or_none if part is not None else None
+        return namespace.lasting(path) if namespace is not None else 0.0
+
+    def observe(self, callback: Callable[[str], object]) -> None:
+        """See `MountedTree`."""
+        self._observers.append(callback)
+        for part in self.parts.values():
+            part.observe(callback)
 
     def space(self, path: str) -> Space:
         """See `MountedTree`: outside of the datasets the room of the one that has most of it.
@@ -254,6 +295,14 @@ def _version(generation: int, version: int) -> int:
     return (generation << _GENERATION_BITS) + version
 
 
+def _is_fresh(part: Part, path: str) -> bool:
+    """Say whether asking for the version of a path in a dataset waits for nothing."""
+    if not part.answers_at_once:
+        return False
+    namespace = part.namespace_or_none
+    return namespace is None or namespace.is_fresh(path)
+
+
 def _version_of(part: Part) -> int:
     generation, namespace = part.generation, part.namespace_or_none
     return _version(generation, namespace.dataset.index.version if namespace is not None else 0)
@@ -281,6 +330,11 @@ class ManifestRoot(CombinedDirectory):
             return None
         namespace = part.namespace_or_none
         return namespace.root if namespace is not None else OutOfReach(self._manifest, part, f"/{name}")
+
+    def answers_at_once(self, name: str) -> bool:
+        """See `Node`: the datasets' own folders do, unless one is to be read again first."""
+        part = self._manifest.parts.get(name)
+        return part is not None and part.answers_at_once
 
     def lookup(self, name: str) -> Node:
         """See `Node`."""
@@ -353,6 +407,10 @@ class OutOfReach(Branch):
     def lookup(self, name: str) -> Node:
         """See `Node`."""
         return self._part.namespace().root.lookup(name)
+
+    def check_listable(self) -> None:
+        """See `Node`."""
+        self._part.namespace()
 
     def entries(self) -> Iterable[DirectoryEntry]:
         """See `Node`."""

@@ -5,7 +5,7 @@ answer in every one of them: the dataset's own names win, then come the virtual 
 """
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from octuefs.dataset import Dataset
@@ -69,6 +69,26 @@ class MountedTree(Protocol):
         """
         ...
 
+    def is_fresh(self, path: str) -> bool:
+        """Say whether `version(path)` would not wait; what it would wait for is begun where it would."""
+        ...
+
+    def version_at_once(self, path: str) -> int | None:
+        """Return `version(path)`, or None where that would wait."""
+        ...
+
+    def lasting(self, path: str) -> float:
+        """Return for how many seconds what is told of a path counts where nobody says otherwise; 0 for not at all."""
+        ...
+
+    def observe(self, callback: Callable[[str], object]) -> None:
+        """Have `callback` told of each change from now on, by the path in the mount ("/" is the root) of what changed.
+
+        Paths are those of the datasets' own files and folders, whatever views show them. A dataset that is lost, or
+        comes back, is a change of its folder. `callback` is called under locks, for memory work alone.
+        """
+        ...
+
     def space(self, path: str) -> Space:
         """Return how much room there is for what is written at a path of the mount."""
         ...
@@ -126,9 +146,32 @@ class Namespace:
         What is known of a cloud dataset is brought up to date first, where its time has come; the control panel
         waits for nobody, and neither does the root itself.
         """
-        if path not in ("/", self.path) and not (self._control is not None and is_control(path)):
+        if self._may_expire(path):
             self.dataset.keeper.expire()
         return self.dataset.index.version
+
+    def _may_expire(self, path: str) -> bool:
+        return path not in ("/", self.path) and not self._is_control(path)
+
+    def _is_control(self, path: str) -> bool:
+        return self._control is not None and is_control(path)
+
+    def is_fresh(self, path: str) -> bool:
+        """See `MountedTree`."""
+        return not self._may_expire(path) or self.dataset.keeper.begin_expiring() is None
+
+    def version_at_once(self, path: str) -> int | None:
+        """See `MountedTree`."""
+        dataset = self.dataset
+        return dataset.index.version if not dataset.in_cloud or self.is_fresh(path) else None
+
+    def lasting(self, path: str) -> float:
+        """See `MountedTree`."""
+        return 0.0 if self._is_control(path) else self.dataset.keeper.lasting()
+
+    def observe(self, callback: Callable[[str], object]) -> None:
+        """See `MountedTree`."""
+        self.dataset.index.observe(lambda path: callback(f"{self.path}/{path}" if path else self.path or "/"))
 
     def space(self, path: str) -> Space:
         """See `MountedTree`."""

@@ -4,7 +4,7 @@ Nodes are values made on the way and thrown away; what lasts are the index and t
 never asks who called: permissions are the kernel's work (`default_permissions`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
@@ -76,11 +76,55 @@ class Node(Protocol):
         """
         ...
 
+    @property
+    def home(self) -> Hashable | None:
+        """Which dataset this is a file of, whatever path leads to it: with the inode number it says which file.
+
+        Where versions of a file are kept apart, as in a bucket that is only read, it says which version, too.
+        None for directories, and for what stands at its path alone (texts and links of our making, `.octue` files).
+        """
+        ...
+
+    @property
+    def derived(self) -> bool:
+        """True where it is made of the facts of the index, and a directory where what it holds is.
+
+        So are views, virtual texts and links, the control panel and the root of a manifest's mount; a dataset's own
+        folders and files are not, whatever path leads to them.
+        """
+        ...
+
+    def answers_at_once(self, name: str) -> bool:
+        """Say whether `lookup(name)`, and asking what it finds for attributes, takes no request and no long computing.
+
+        Memory and a local disk alone are asked then. False for what is no directory.
+        """
+        ...
+
     def lookup(self, name: str) -> "Node":
         """Return the node of a name in this directory, listed or not.
 
         :raise NotFound: where there is none
         :raise NotADirectory: where this is none
+        """
+        ...
+
+    def check_listable(self) -> None:
+        """Raise where this directory cannot be listed now, without listing it; glibc takes ENOENT later for its end.
+
+        :raise OctuefsError: for the reason
+        """
+        ...
+
+    def known(self, name: str) -> "Node | None":
+        """Return the node of a name in this directory where memory alone says what it is, else None."""
+        ...
+
+    @property
+    def info_at_once(self) -> ObjectInfo | None:
+        """What is known of this file of a dataset and is as good as what its disk would say; else None.
+
+        It is so where the disk tells of changes, but for what is written through the mount at the moment.
         """
         ...
 
@@ -211,6 +255,10 @@ class Node(Protocol):
         """Return the names of the attributes that are set and can be copied."""
         ...
 
+    def tells_at_once(self, name: str) -> bool:
+        """Say whether `get_xattr(name)`, and `list_xattrs()` for "", takes no request and no long computing."""
+        ...
+
     @property
     def control(self) -> Callable[[bytes], object] | None:
         """What takes the bytes written into a control file, None for everything else."""
@@ -326,8 +374,22 @@ class Leaf(_Closed):
     control: Callable[[bytes], object] | None = None
 
     @property
+    def home(self) -> Hashable | None:
+        """Stand at its path alone."""
+        return None
+
+    @property
+    def derived(self) -> bool:
+        """Be of our making."""
+        return True
+
+    @property
     def volatile(self) -> bool:
         """Be cached by the kernel."""
+        return False
+
+    def answers_at_once(self, name: str) -> bool:
+        """Refuse: nothing is in a file."""
         return False
 
     def refusal(self, name: str) -> OctuefsError:
@@ -337,6 +399,19 @@ class Leaf(_Closed):
     def lookup(self, name: str) -> Node:
         """Refuse: nothing is in a file."""
         raise self.refusal(name)
+
+    def check_listable(self) -> None:
+        """Refuse: nothing is in a file."""
+        raise NotADirectory("not a directory")
+
+    def known(self, name: str) -> "Node | None":
+        """Know nothing: nothing is in a file."""
+        return None
+
+    @property
+    def info_at_once(self) -> ObjectInfo | None:
+        """Be asked."""
+        return None
 
     def entries(self) -> Iterable[DirectoryEntry]:
         """Refuse: nothing is in a file."""
@@ -354,12 +429,30 @@ class Leaf(_Closed):
         """Have none."""
         return []
 
+    def tells_at_once(self, name: str) -> bool:
+        """Have to be waited for."""
+        return False
+
 
 class Branch(_Closed):
     """Defaults of a directory: one of our making, in which nothing can be made."""
 
+    home = None
+    info_at_once: ObjectInfo | None = None
+    derived = True
     volatile = False
     control: Callable[[bytes], object] | None = None
+
+    def answers_at_once(self, name: str) -> bool:
+        """Promise nothing."""
+        return False
+
+    def check_listable(self) -> None:
+        """Have nothing in the way."""
+
+    def known(self, name: str) -> Node | None:
+        """Have to look."""
+        return None
 
     def open_writable(self, flags: int) -> OpenFile:
         """Refuse: a directory has no bytes."""
@@ -384,6 +477,10 @@ class Branch(_Closed):
     def list_xattrs(self) -> list[str]:
         """Have none."""
         return []
+
+    def tells_at_once(self, name: str) -> bool:
+        """Have to be waited for."""
+        return False
 
 
 class UnkeptAttributes:

@@ -1,7 +1,7 @@
 """Nodes of what is really there: datafiles, and files, links and devices that are no datafiles."""
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 
 from octuefs.datafile import Datafile
@@ -12,6 +12,7 @@ from octuefs.stores.base import ByteSource, Kind, ObjectInfo
 from octuefs.stores.writing import Times
 from octuefs.tree.node import Attributes, Leaf
 from octuefs.tree.xattrs import (
+    HASH_NAME,
     datafile_xattr,
     foreign_names,
     foreign_xattr,
@@ -32,6 +33,18 @@ class StoredLeaf(Leaf):
     """What the nodes of a dataset's own files have in common: changes go to its writer, by path."""
 
     dataset: Dataset
+
+    @property
+    def home(self) -> Hashable | None:
+        """See `Node`: each version of an object that is only read is read for itself."""
+        if self.dataset.in_cloud and self.dataset.writer is None:
+            return self.dataset, self.stored.content_version
+        return self.dataset
+
+    @property
+    def derived(self) -> bool:
+        """See `Node`: it is the dataset's own, also where a view shows it."""
+        return False
 
     def check_writable(self) -> None:
         """See `Node`."""
@@ -95,6 +108,12 @@ class DatafileNode(StoredLeaf):
         content = self.datafile.content
         return content if self._as_target and content is not None else self.datafile.info
 
+    @property
+    def info_at_once(self) -> ObjectInfo | None:
+        """See `Node`."""
+        dataset = self.dataset
+        return self.datafile.info if not self._as_target and not dataset.in_cloud and dataset.keeper.heard() else None
+
     def attributes(self) -> Attributes:
         """See `Node`."""
         if self._as_target:
@@ -120,6 +139,10 @@ class DatafileNode(StoredLeaf):
     def list_xattrs(self) -> list[str]:
         """See `Node`."""
         return listed_datafile_xattrs(self.dataset, self.datafile)
+
+    def tells_at_once(self, name: str) -> bool:
+        """See `Node`: hashes may have to be computed, all else is known or stands on the disk."""
+        return name != HASH_NAME or self.datafile.crc32c is not None
 
     def set_xattr(self, name: str, value: bytes, flags: int) -> None:
         """See `Node`."""

@@ -5,7 +5,7 @@ views on the way to it, and perhaps an order. Views narrow scopes; real folder n
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pyroaring import BitMap
@@ -121,6 +121,19 @@ class Scope:
                 return entry if _leads_to(entry, index.select(self.origin, self.queries)) else None
         return None
 
+    def is_known(self, name: str) -> bool:
+        """Say whether `child(name)` takes no long computing, for it is known already what the view shows."""
+        index = self.dataset.index
+        if self.needs_hashes and index.unhashed:
+            return False
+        if self.order is not None:
+            return index.is_cached(self._key_of_order(self.order), hashed=self.needs_hashes)
+        is_folder = isinstance(index.entry(join(self.folder, name)), Folder)
+        return not is_folder or index.is_selected(self.origin, self.queries)
+
+    def _key_of_order(self, order: Ordering) -> Hashable:
+        return ("order", self.folder, self.queries, order)
+
     def _numbered(self, order: Ordering) -> dict[str, Datafile | None]:
         """Return the datafiles of a flat view by their numbered names, in order."""
         index = self.dataset.index
@@ -130,7 +143,7 @@ class Scope:
             ordered = order.sort(members, lambda datafile: path_bytes(datafile.path))
             return dict(zip(numbered_names(ordered), ordered, strict=True))
 
-        return index.cached(("order", self.folder, self.queries, order), compute, hashed=self.needs_hashes)
+        return index.cached(self._key_of_order(order), compute, hashed=self.needs_hashes)
 
     def shown_paths(self) -> Iterable[tuple[str, Datafile]]:
         """Yield (path relative to this directory, datafile) for each datafile in and below it."""

@@ -37,6 +37,10 @@ class SubsetDirectory(UnkeptAttributes, ScopeDirectory):
         """See `Node`."""
         return made_directory(self.dataset, self.path)
 
+    def answers_at_once(self, name: str) -> bool:
+        """See `Node`: where what the view shows is known for the present version of the index."""
+        return not self.is_made(name) and self.scope.is_known(name)
+
     def own(self, name: str) -> Node | None:
         """See `ScopeDirectory`."""
         child = self.scope.child(name)
@@ -99,7 +103,8 @@ class SubsetDirectory(UnkeptAttributes, ScopeDirectory):
         file = self.dataset.writing.create(
             self.place(name), flags | os.O_EXCL, mode, caller, joining(self.scope.queries)
         )
-        return self.context.filling.made(self.scope, file)
+        self.context.filling.made(self.scope, file)
+        return file
 
     def make_folder(self, name: str, mode: int, caller: Caller) -> None:
         """See `Node`: one that is in the dataset already shows from now on."""

@@ -71,6 +71,7 @@ _OF_DIRECTORY: _Table[Scope] = {
     "size_bytes": lambda scope: str(sum(datafile.size for datafile in scope.members())),
 }
 
+HASH_NAME = PREFIX + "hash"
 DATAFILE_NAMES = tuple(PREFIX + name for name in _OF_DATAFILE)
 DIRECTORY_NAMES = tuple(PREFIX + name for name in (*_OF_DATASET, *_OF_DIRECTORY))
 

@@ -153,6 +153,65 @@ def test_each_change_lets_the_version_and_the_time_grow() -> None:
     assert all(later[0] > earlier[0] and later[1] > earlier[1] for earlier, later in itertools.pairwise(seen))
 
 
+# --- who is told ------------------------------------------------------------------------------------------------------
+
+
+def observed(index: Index) -> list[str]:
+    """What an observer is told from now on; each change stands by then."""
+    told: list[str] = []
+    version = index.version
+
+    def callback(path: str) -> None:
+        assert index.version > version
+        told.append(path)
+
+    index.observe(callback)
+    return told
+
+
+def test_who_observes_is_told_the_path_of_each_change() -> None:
+    index = index_of(datafile("a"), FolderSeen(info("f", Kind.FOLDER)))
+    told = observed(index)
+    index.publish([DatafileSeen(datafile("a", size=1)), OtherSeen(info("f/fifo", Kind.SPECIAL))])
+    index.publish([FolderSeen(info("f", Kind.FOLDER)), Removed("f/fifo")])
+    index.publish([FolderGone("")])
+    assert told == ["a", "f/fifo", "f", "f/fifo", ""]
+
+
+def test_who_observes_is_told_of_folders_that_come_and_go_with_a_file() -> None:
+    index = index_of()
+    told = observed(index)
+    index.publish([DatafileSeen(datafile("a/b/c", location=CLOUD))])
+    assert sorted(told) == ["a", "a/b", "a/b/c"]
+    told.clear()
+    index.publish([Removed("a/b/c")])
+    assert sorted(told) == ["a", "a/b", "a/b/c"]
+
+
+def test_who_observes_is_told_of_a_folder_alone_where_it_goes_with_all_in_it() -> None:
+    index = index_of(datafile("a/b/c"), datafile("a/d"), FolderSeen(info("a", Kind.FOLDER)))
+    told = observed(index)
+    index.publish([Removed("a")])
+    assert told == ["a"]
+
+
+def test_who_observes_is_told_of_what_a_reading_found_and_not_of_what_a_writer_holds() -> None:
+    index = index_of(datafile("a"), datafile("held"))
+    told = observed(index)
+    index.hold("held")
+    with index.reading() as reading:
+        index.publish_read([Removed("a"), Removed("held")], reading)
+    assert told == ["a"]
+
+
+def test_a_hash_that_becomes_known_is_no_change() -> None:
+    file = datafile("a")
+    index = index_of(file)
+    told = observed(index)
+    index.publish_hash(file, 5)
+    assert told == []
+
+
 # --- what is asked ----------------------------------------------------------------------------------------------------
 
 
@@ -164,6 +223,24 @@ def filled() -> Index:
         datafile("sub/three", labels=["b"], timestamp=datetime(2024, 2, 2, tzinfo=UTC), crc32c=1, size=3),
         datafile("sub/deep/four.csv", tags={"k": None, "l": [1]}, size=4),
     )
+
+
+def test_an_answer_is_ready_until_the_next_change(filled: Index) -> None:
+    queries = (labelled("a"),)
+    assert not filled.is_selected("", queries)
+    filled.select("", queries)
+    assert filled.is_selected("", queries)
+    assert not filled.is_selected("sub", queries)
+    filled.publish([Removed("one.csv")])
+    assert not filled.is_selected("", queries)
+
+
+def test_an_answer_that_depends_on_hashes_is_ready_until_one_becomes_known(filled: Index) -> None:
+    queries = (HasHash(frozenset({encode_crc32c(1)})),)
+    filled.select("", queries)
+    assert filled.is_selected("", queries)
+    filled.publish_hash(filled.entry("sub/deep/four.csv"), 9)  # type: ignore[arg-type]
+    assert not filled.is_selected("", queries)
 
 
 def test_a_label_finds_its_files_and_several_find_those_of_each(filled: Index) -> None:

@@ -5,19 +5,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from unit.memory_store import MemoryStore
 
 from octuefs.content.hashing import Hasher
 from octuefs.dataset import Dataset
 from octuefs.errors import OctuefsError, StoreUnavailable
 from octuefs.index import Index, Other
 from octuefs.keeper import Keeper, expire_all
+from octuefs.model.listed_files import FileEntry, place_files
 from octuefs.model.paths import CloudLocation, LocalLocation
 from octuefs.report import Report
 from octuefs.stores.base import LinkTarget
+from octuefs.stores.listed import ListedStore
 from octuefs.stores.local import LocalStore
+from octuefs.stores.signed_http import SignedLinks
 
 RECORD = '{"datafiles": {"a": {"labels": ["kept"]}}, "dataset": {"name": "The farm"}}'
 
@@ -187,6 +192,81 @@ def test_a_hash_that_becomes_known_does_not_forget_the_views(folder: Path, datas
     tree = dataset.index.subset_tree("", ())
     dataset.hash_of(dataset.index.members("", ())[0])
     assert dataset.index.subset_tree("", ()) is tree
+
+
+# --- how long facts count ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_known_of_a_folder_counts_longer_where_its_changes_are_heard_of(dataset: Dataset) -> None:
+    assert dataset.keeper.lasting() == 1.0
+    dataset.keeper.heard = lambda: True
+    assert dataset.keeper.lasting() == 120.0
+
+
+@pytest.fixture
+def cloud() -> Iterator[Callable[..., Keeper]]:
+    made: list[Keeper] = []
+
+    def make(ttl: float) -> Keeper:
+        store = MemoryStore()
+        store.put("a.csv", b"1")
+        made.append(Keeper(store, Report(), Index(), recursive=True, metadata_ttl=ttl))
+        made[-1].load()
+        return made[-1]
+
+    yield make
+    for keeper in made:
+        keeper.close()
+
+
+def test_what_is_known_of_a_bucket_counts_for_what_is_left_of_its_ttl(
+    cloud: Callable[..., Keeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = cloud(60.0)
+    now = time.monotonic()
+    assert 55 < keeper.lasting() <= 60
+    monkeypatch.setattr("octuefs.keeper.time", SimpleNamespace(monotonic=lambda: now + 50))
+    assert 5 < keeper.lasting() <= 10
+    monkeypatch.setattr("octuefs.keeper.time", SimpleNamespace(monotonic=lambda: now + 90))
+    assert keeper.lasting() == 0
+    assert cloud(0.0).lasting() == 0
+
+
+@pytest.mark.expected_logs("not now")
+def test_old_facts_of_a_store_that_fails_count_for_a_moment(cloud: Callable[..., Keeper]) -> None:
+    keeper = cloud(60.0)
+    store: Any = keeper.store
+    store.fail("scan", StoreUnavailable("not now"))
+    assert keeper.refresh().exception() is not None
+    assert keeper.lasting() == 1.0
+    keeper.refresh().result()
+    assert keeper.lasting() > 1.0
+
+
+def test_files_of_a_disk_that_a_dataset_lists_count_for_a_moment(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("1")
+    store = ListedStore(
+        LocalLocation(str(tmp_path)),
+        place_files(str(tmp_path), [FileEntry(str(tmp_path / "f"))]),
+        open_folder=LocalStore,
+        open_bucket=lambda location: MemoryStore(),
+        open_links=SignedLinks,
+    )
+    keeper = Keeper(store, Report(), Index(), recursive=True, metadata_ttl=60)
+    keeper.load()
+    assert keeper.lasting() == 1.0
+    keeper.close()
+    store.close()
+
+
+def test_it_is_said_whether_what_is_not_known_is_found_at_once(
+    folder: Path, dataset: Dataset, cloud: Callable[..., Keeper]
+) -> None:
+    assert dataset.keeper.finds_at_once("nothing")
+    (folder / "new").write_text("1")
+    assert not dataset.keeper.finds_at_once("new")  # the keeper is to take it in
+    assert cloud(60.0).finds_at_once("nothing")  # for nothing is asked
+    assert not cloud(0.0).finds_at_once("nothing")
 
 
 # --- several datasets -------------------------------------------------------------------------------------------------

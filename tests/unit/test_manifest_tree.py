@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +36,7 @@ class Part:
         self.generation = 1
         self.error: OctuefsError | None = None
         self.asked = 0
+        self.answers_at_once = True
 
     @property
     def namespace_or_none(self) -> Namespace | None:
@@ -46,6 +47,9 @@ class Part:
         if self.error is not None:
             raise self.error
         return self.world.namespace
+
+    def observe(self, callback: Callable[[str], object]) -> None:
+        self.world.namespace.observe(callback)
 
     def lose(self, error: OctuefsError) -> None:
         self.error = error
@@ -641,6 +645,7 @@ def test_a_dataset_out_of_reach_is_there_and_reading_it_gives_the_reason(farm: S
     assert farm.operations.listxattr(farm.node("mast")) == []
     for call, *arguments in (
         (farm.ls, "mast"),
+        (farm.operations.opendir, farm.node("mast")),
         (farm.read, "mast/a.csv"),
         (farm.xattr, "mast", "id"),
         (farm.mkdir, "mast/new"),
@@ -794,3 +799,58 @@ def test_a_local_dataset_that_has_gone_still_has_its_directory(farm: Several) ->
 def test_a_datasets_own_record_shows_at_the_top_of_its_part_of_a_view(farm: Several) -> None:
     assert set(json.loads(farm.read("by-label/a/mast/.octue"))["datafiles"]) == {"a.csv"}
     assert set(json.loads(farm.read("by-label/a/turbines/2024/.octue"))["datafiles"]) == {"b.csv"}
+
+
+# --- what a driver asks besides ---------------------------------------------------------------------------------------
+
+
+def test_the_root_and_what_stands_over_all_datasets_is_derived_and_the_datasets_are_not(farm: Several) -> None:
+    over_all = ["", "by-label", "by-label/a", ".hash", ".octuefs", ".octue-manifest.json", "turbines/by-label"]
+    assert [farm.node(path).derived for path in over_all] == [True] * len(over_all)
+    assert [farm.node(path).derived for path in ("turbines", "mast/a.csv", "by-label/a/mast/a.csv")] == [False] * 3
+    farm.parts["mast"].lose(NotFound("gone"))
+    assert farm.node("mast").derived
+
+
+def test_a_file_belongs_to_its_own_dataset_by_whatever_path(farm: Several) -> None:
+    mast = farm.of["mast"].dataset
+    assert {farm.node(path).home for path in ("mast/a.csv", "by-label/a/mast/a.csv", "mast/by-ext/csv/a.csv")} == {mast}
+    assert farm.node("turbines/a.csv").home is not mast
+
+
+def test_the_root_answers_at_once_for_the_datasets_alone(farm: Several) -> None:
+    root = farm.node("")
+    assert [root.answers_at_once(name) for name in ("turbines", "mast")] == [True, True]
+    assert [root.answers_at_once(name) for name in ("by-label", ".hash", ".octuefs", "nothing")] == [False] * 4
+    assert not farm.node("by-label/a").answers_at_once("mast")
+    farm.parts["mast"].answers_at_once = False
+    assert not root.answers_at_once("mast")
+
+
+def test_what_is_told_of_a_dataset_counts_as_long_as_it_says_and_nothing_else_at_all(farm: Several) -> None:
+    farm.of["turbines"].keeper.lasting = lambda: 42.0  # type: ignore[method-assign]
+    lasting = farm.operations.lasting
+    assert [lasting(path) for path in ("/turbines", "/turbines/2024/b.csv")] == [42.0] * 2
+    assert [lasting(path) for path in ("/", "/by-label/a", "/.octuefs/status", "/nothing")] == [0.0] * 4
+    farm.parts["turbines"].lose(NotFound("gone"))
+    assert lasting("/turbines") == 0.0
+
+
+def test_a_path_over_all_datasets_is_fresh_where_none_is_waited_for(farm: Several) -> None:
+    paths = ("/", "/.octuefs/status", "/by-label/a", "/mast/a.csv", "/turbines/a.csv")
+    assert [farm.operations.is_fresh(path) for path in paths] == [True] * 5
+    farm.of["mast"].keeper.begin_expiring = lambda: object()  # type: ignore[method-assign,assignment,return-value]
+    assert [farm.operations.is_fresh(path) for path in paths] == [True, True, False, False, True]
+    farm.parts["mast"].answers_at_once = False
+    assert [farm.operations.is_fresh(path) for path in paths] == [False, False, False, False, True]
+
+
+def test_who_observes_is_told_of_all_datasets_by_their_paths_in_the_mount(farm: Several) -> None:
+    told: list[str] = []
+    farm.operations.observe(told.append)
+    farm.put("mast/new")
+    farm.of["turbines"].index.publish([Removed("2024")])
+    assert told == ["/mast/new", "/turbines/2024"]
+    told.clear()
+    farm.tree.vanishing.forget("/by-label/a")
+    assert told == ["/"]

@@ -27,7 +27,14 @@ class FakeDataset:
         type(self).opening(entry.path)
         progress(3)
         self.dataset = SimpleNamespace(
-            in_cloud=True, location=None, keeper=SimpleNamespace(failure=None, begin_expiring=lambda: None)
+            in_cloud=True,
+            location=None,
+            index=SimpleNamespace(written=0),
+            keeper=SimpleNamespace(
+                failure=None,
+                begin_expiring=lambda: None,
+                refresh=lambda: SimpleNamespace(exception=lambda seconds: None),
+            ),
         )
 
     def close(self) -> None:
@@ -113,6 +120,70 @@ def test_one_that_goes_away_is_out_of_reach_until_it_is_back(failure: Exception,
     mounted.dataset.keeper.failure = None
     assert part.namespace() == "/d0"
     assert part.report.text() == ""
+
+
+class FakeNamespace:
+    """What observes a dataset."""
+
+    def __init__(self, *_: object, path: str, **__: object) -> None:
+        self.path = path
+        self.observers: list[Callable[[str], object]] = []
+
+    def observe(self, callback: Callable[[str], object]) -> None:
+        self.observers.append(callback)
+
+
+@pytest.mark.expected_logs("cannot be reached")
+def test_who_observes_is_told_of_a_dataset_that_is_lost_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "Namespace", FakeNamespace)
+    part = parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None)["d0"]
+    told: list[str] = []
+    part.observe(told.append)
+    namespace: Any = part.namespace()
+    assert (len(namespace.observers), told) == (1, [])
+    mounted: Any = part.mounted
+    mounted.dataset.keeper.failure = NotFound("gone")
+    assert part.namespace_or_none is None
+    assert part.namespace_or_none is None
+    assert told == ["/d0"]
+    mounted.dataset.keeper.failure = None
+    assert part.namespace() is namespace
+    assert (len(namespace.observers), told) == (1, ["/d0", "/d0"])
+
+
+@pytest.mark.expected_logs("cannot be reached")
+def test_who_observes_is_told_of_a_dataset_that_comes_into_reach_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "Namespace", FakeNamespace)
+    reached = threading.Event()
+
+    def fail(path: str) -> None:
+        if not reached.is_set():
+            raise NotFound("not yet")
+
+    FakeDataset.opening = staticmethod(fail)
+    part = parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None)["d0"]
+    told: list[str] = []
+    part.observe(told.append)
+    part.try_again().result(10)
+    assert told == []
+    reached.set()
+    part.try_again().result(10)
+    namespace: Any = part.namespace()
+    assert (len(namespace.observers), told) == (1, ["/d0"])
+
+
+def test_a_dataset_does_not_answer_at_once_where_something_was_written_through_an_overlapping_one() -> None:
+    named = {"all": DatasetEntry("gs://bucket/a"), "some": DatasetEntry("gs://bucket/a/b")}
+    opened = parts.open_parts(named, CONFIG, Report(), lambda seen: None)
+    some: Any = opened["some"].mounted
+    for part in opened.values():
+        assert part.namespace() == f"/{part.name}"
+    assert opened["all"].answers_at_once
+    some.dataset.index.written += 1
+    assert not opened["all"].answers_at_once
+    assert opened["some"].answers_at_once
+    assert opened["all"].namespace() == "/all"
+    assert opened["all"].answers_at_once
 
 
 def test_what_is_opened_too_late_is_closed() -> None:

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +54,7 @@ class Source:
     def __init__(self, disk: "Disk", path: str) -> None:
         self.disk = disk
         self.path = path
+        self.callbacks: list[Callable[[], object]] = []
 
     def read(self, offset: int, size: int) -> bytes:
         return self.disk.files[self.path][offset : offset + size]
@@ -80,7 +81,12 @@ class Source:
     def sync(self, *, data_only: bool = False) -> None:
         self.disk.synced.append(self.path)
 
-    def close(self) -> None: ...
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        self.callbacks.append(callback)
+
+    def close(self) -> None:
+        for callback in self.callbacks:
+            callback()
 
 
 class Disk:
