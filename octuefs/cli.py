@@ -23,15 +23,18 @@ from octuefs.commands.manifest import add_manifest_command
 from octuefs.commands.options import (
     AnonymousOption,
     BillingProjectOption,
+    DriverOption,
     ImpersonateOption,
+    IoUringOption,
     KeyFileOption,
+    OpensOption,
     RecursiveOption,
     access_of,
 )
 from octuefs.commands.share import add_share_command
 from octuefs.commands.terminal import counting, failing_in_words
 from octuefs.commands.transfer import add_transfer_commands
-from octuefs.config import DEFAULT_METADATA_TTL, MountConfig, SourceConfig, check_mount
+from octuefs.config import DEFAULT_METADATA_TTL, Driver, IoUring, MountConfig, Opens, SourceConfig, check_mount
 from octuefs.errors import BadValue, OctuefsError
 from octuefs.model.paths import parse_source, whole
 from octuefs.report import printable
@@ -155,6 +158,9 @@ def mount(
     ] = False,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay until Ctrl-C, log to stderr.")] = False,
     log_level: Annotated[LogLevel, typer.Option(help="How much the log tells.")] = LogLevel.INFO,
+    driver: DriverOption = Driver.AUTO,
+    io_uring: IoUringOption = IoUring.AUTO,
+    opens: OpensOption = Opens.AUTO,
 ) -> None:
     """Mount a dataset, or several; returns when the mount answers, leaving a daemon."""
     with failing_in_words():
@@ -173,6 +179,9 @@ def mount(
             write_back=write_back,
             compose=compose,
             ownership=_ownership(uid, gid, file_mode, dir_mode),
+            driver=driver.value,
+            io_uring=io_uring.value,
+            opens=opens.value,
         )
         check_mount(config)
         if foreground:

@@ -6,8 +6,10 @@ work. It runs in the command, not in the daemon.
 
 import errno
 import os
+import platform
 import stat
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from octuefs.errors import BadValue
@@ -18,6 +20,39 @@ from octuefs.stores.base import Access, Ownership
 DEFAULT_METADATA_TTL = 60.0
 _LONGEST_SHOWN = 1000
 """Characters that the kernel, which has a page for all options of a mount, is told of its source."""
+
+
+class Driver(StrEnum):
+    """What speaks to the kernel: our own driver for Linux, or libfuse, which other systems have too."""
+
+    AUTO = "auto"
+    KERNEL = "kernel"
+    LIBFUSE = "libfuse"
+
+
+DRIVER_VARIABLE = "OCTUEFS_DRIVER"
+"""The variable of the environment that says which driver is taken where no option does."""
+
+
+def takes_kernel_driver(driver: str) -> bool:
+    """Say whether a word of `Driver` means our own one here: on Linux, unless libfuse was asked for."""
+    return driver == Driver.KERNEL or (driver == Driver.AUTO and platform.system() == "Linux")
+
+
+class IoUring(StrEnum):
+    """Whether the kernel's requests come over io_uring: where it is switched on, always, or never."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+class Opens(StrEnum):
+    """Who answers open(2): the kernel by itself, or the daemon, which is asked each time."""
+
+    AUTO = "auto"
+    KERNEL = "kernel"
+    DAEMON = "daemon"
 
 
 @dataclass(frozen=True)
@@ -45,6 +80,7 @@ class MountConfig:
     `named` are the sources by name where several datasets are mounted without a manifest; `source.source` is "" then.
     `strict` refuses to mount where one of several datasets cannot be reached. `write_back` lets close(2) return before
     the upload; `compose` lets appends be joined in the bucket; `ownership` says to whom the files of a bucket belong.
+    `driver`, `io_uring` and `opens` are words of `Driver`, `IoUring` and `Opens`: how the kernel is spoken to.
     """
 
     source: SourceConfig
@@ -59,6 +95,14 @@ class MountConfig:
     write_back: bool = False
     compose: bool = True
     ownership: Ownership | None = None
+    driver: str = Driver.AUTO.value
+    io_uring: str = IoUring.AUTO.value
+    opens: str = Opens.AUTO.value
+
+    @property
+    def takes_kernel_driver(self) -> bool:
+        """True where our own driver is to serve the mount."""
+        return takes_kernel_driver(self.driver)
 
     @property
     def shown_source(self) -> str:
@@ -166,6 +210,30 @@ def check_apart(mount_point: str, location: Source) -> None:
         raise BadValue(f"the source {location.path} lies in the mount point {mount_point}; choose another")
 
 
+def check_driver(config: MountConfig) -> None:
+    """Refuse a way to speak to the kernel that is none, or cannot be had on this system.
+
+    :raise BadValue: with the reason and the remedy
+    """
+    choices: tuple[tuple[str, str, type[StrEnum]], ...] = (
+        ("--driver", config.driver, Driver),
+        ("--io-uring", config.io_uring, IoUring),
+        ("--opens", config.opens, Opens),
+    )
+    for option, word, words in choices:
+        if word not in list(words):
+            raise BadValue(f"{option} {word}: choose one of {', '.join(words)}")
+    system = platform.system()
+    if config.driver == Driver.KERNEL and system != "Linux":
+        raise BadValue(f"--driver kernel is for Linux, and this is {system}; leave it out, and libfuse is taken")
+    if not config.takes_kernel_driver:
+        for option, word in (("--io-uring", config.io_uring), ("--opens", config.opens)):
+            if word != "auto":
+                raise BadValue(f"{option} {word} is for --driver kernel, and this mount takes libfuse; leave it out")
+    if config.opens == Opens.KERNEL and not config.read_only:
+        raise BadValue("--opens kernel is for mounts that change nothing; add --read-only, or: --opens daemon")
+
+
 def check_mount(config: MountConfig) -> None:
     """Refuse what cannot be mounted; of several datasets each is checked when it is opened.
 
@@ -173,6 +241,7 @@ def check_mount(config: MountConfig) -> None:
     """
     if config.read_only and config.write_back:
         raise BadValue("--write-back means nothing on a --read-only mount; leave one of them out")
+    check_driver(config)
     check_ttl(config.source)
     if config.named:
         locations = [parse_source(source) for source in config.named.values()]

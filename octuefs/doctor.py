@@ -5,6 +5,7 @@ import platform
 import shutil
 from dataclasses import dataclass
 
+from octuefs.config import DRIVER_VARIABLE, Driver, takes_kernel_driver
 from octuefs.errors import OctuefsError
 from octuefs.mounts import mounts
 
@@ -20,7 +21,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything."""
-    return [_device(), _library(), _fusermount(), *_dead_mounts(), _credentials()]
+    return [_device(), *_driver(), _library(), _fusermount(), *_dead_mounts(), _credentials()]
 
 
 def _device() -> Finding:
@@ -33,13 +34,38 @@ def _device() -> Finding:
     return Finding(True, True, "/dev/fuse is there")
 
 
+def _driver() -> list[Finding]:
+    """Say which driver a mount takes, and what makes it faster here."""
+    if not _is_native():
+        return [Finding(True, False, "mounts take the driver libfuse")]
+    from octuefs.drivers.kernel.abilities import find_abilities
+
+    found = find_abilities()
+    findings = [Finding(True, False, "mounts take our own driver for Linux (--driver auto)")]
+    if found.passthrough:
+        findings.append(Finding(False, False, f"files are not passed through, which is slower: {found.passthrough}"))
+    else:
+        findings.append(Finding(True, False, "files are passed through: the kernel reads what is on a disk by itself"))
+    if found.io_uring:
+        findings.append(Finding(False, False, f"requests do not come over io_uring, which is slower: {found.io_uring}"))
+    else:
+        findings.append(Finding(True, False, "requests come over io_uring"))
+    return findings
+
+
+def _is_native() -> bool:
+    return takes_kernel_driver(os.environ.get(DRIVER_VARIABLE) or Driver.AUTO)
+
+
 def _library() -> Finding:
+    needed = not _is_native()
     try:
         from octuefs.drivers.binding import library_version
 
-        return Finding(True, True, f"libfuse {library_version()} was found")
+        text = f"libfuse {library_version()} was found"
+        return Finding(True, needed, text if needed else f"{text}, for --driver libfuse")
     except OctuefsError as error:
-        return Finding(False, True, str(error))
+        return Finding(False, needed, str(error) if needed else f"{error}; only --driver libfuse needs it")
 
 
 def _fusermount() -> Finding:

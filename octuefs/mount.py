@@ -8,6 +8,7 @@ stored yet when the mount ends is stored before `serve` returns, or stays in the
 import io
 import logging
 import os
+import statistics
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from octuefs import places
-from octuefs.config import MountConfig
+from octuefs.config import MountConfig, Opens
 from octuefs.control import Command, ControlServer
 from octuefs.errors import ReadOnly, from_os_error
 from octuefs.model.manifest import DatasetEntry, Manifest
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _SHOWN_SHADOWED = 100
 _LOG_BYTES = 1 << 20
+_SMALL_BYTES = 1 << 20
+"""Of files up to this size opening takes longer than reading."""
 
 
 def serve(config: MountConfig, announce: Announce) -> None:
@@ -38,8 +41,6 @@ def serve(config: MountConfig, announce: Announce) -> None:
 
     :raise OctuefsError: where the source cannot be read or the mount not be made
     """
-    from octuefs.drivers import libfuse
-
     with ExitStack() as stack:
         found = find_manifest(config)
         mount: Mount
@@ -53,17 +54,51 @@ def serve(config: MountConfig, announce: Announce) -> None:
         control = ControlServer(places.control_socket(config.mount_point), _commands(mount))
         stack.callback(control.close)
         os.umask(0)  # the kernel has applied the caller's to every mode that it sends
-        libfuse.serve(
-            Operations(tree, mount.report),
-            config.mount_point,
-            source_name=config.shown_source,
-            read_only=config.read_only or (isinstance(mount, OneDataset) and mount.dataset.writer is None),
-            allow_other=config.allow_other,
-            kernel_seconds=mount.kernel_seconds(),
-            mounted=lambda: announce({"mounted": mount.summary()}),
+        read_only = config.read_only or (isinstance(mount, OneDataset) and mount.dataset.writer is None)
+        (_serve_natively if config.takes_kernel_driver else _serve_by_libfuse)(
+            mount, Operations(tree, mount.report), announce, read_only=read_only
         )
         mount.wait_until_stored()
     logger.info("unmounted %s", config.mount_point)
+
+
+def _serve_natively(mount: Mount, operations: Operations, announce: Announce, *, read_only: bool) -> None:
+    from octuefs.drivers.kernel.device import MountOptions
+    from octuefs.drivers.kernel.driver import KernelDriver
+
+    config = mount.config
+    options = MountOptions(config.shown_source, read_only, config.allow_other)
+    driver = KernelDriver(
+        operations, config.mount_point, options, config.io_uring, kernel_opens=read_only and _kernel_opens(mount)
+    )
+
+    def mounted() -> None:
+        mount.driver_status = driver.status
+        announce({"mounted": mount.summary()})
+
+    driver.serve(mounted)
+
+
+def _kernel_opens(mount: Mount) -> bool:
+    """Say whether the kernel is to answer opens itself: on a mount that is only read, and mostly of small files."""
+    if mount.config.opens != Opens.AUTO:
+        return mount.config.opens == Opens.KERNEL
+    sizes = [datafile.size for it in mount.mounted() for datafile in it.dataset.index.members("", ())]
+    return bool(sizes) and statistics.median(sizes) <= _SMALL_BYTES
+
+
+def _serve_by_libfuse(mount: Mount, operations: Operations, announce: Announce, *, read_only: bool) -> None:
+    from octuefs.drivers import libfuse
+
+    libfuse.serve(
+        operations,
+        mount.config.mount_point,
+        source_name=mount.config.shown_source,
+        read_only=read_only,
+        allow_other=mount.config.allow_other,
+        kernel_seconds=mount.kernel_seconds(),
+        mounted=lambda: announce({"mounted": mount.summary()}),
+    )
 
 
 def _one_dataset(config: MountConfig, entry: DatasetEntry, announce: Announce, stack: ExitStack) -> Mount:

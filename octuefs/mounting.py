@@ -44,6 +44,8 @@ class Mount(ABC):
         self.started = time.time()
         self.given_up = threading.Event()
         """Set where nobody waits for what is not stored yet."""
+        self.driver_status: Callable[[], dict[str, Any]] = dict
+        """What the driver says of itself."""
         self.recovered = Recoveries(self.mounted_by_name)
 
     # --- what is mounted
@@ -75,7 +77,8 @@ class Mount(ABC):
         return {
             "source": self.config.shown_source,
             "mount_point": self.config.mount_point,
-            "driver": "libfuse",
+            "driver": "kernel" if self.config.takes_kernel_driver else "libfuse",
+            **({"kernel": kernel} if (kernel := self.driver_status()) else {}),
             "version": __version__,
             "pid": os.getpid(),
             "read_only": self.config.read_only,

@@ -29,6 +29,19 @@ class Mount:
         return self.file_system in FILE_SYSTEM_TYPES
 
 
+def device_number(mount_point: str) -> str | None:
+    """Return the number, `major:minor`, of what is mounted topmost at a place; None where nothing is.
+
+    :param mount_point: its path as os.path.realpath has it; nothing is looked at there
+    """
+    found = None
+    for line in _MOUNTINFO.read_bytes().splitlines():
+        fields = line.split(b" ")
+        if _unescape(fields[4]) == mount_point:
+            found = fields[2].decode()
+    return found
+
+
 def _unescape(field: bytes) -> str:
     return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field))
 

@@ -1,4 +1,4 @@
-"""The options that commands share: how far a dataset goes, and with what rights buckets are asked.
+"""The options that commands share, how far a dataset goes and with what rights buckets are asked; and the driver's.
 
 `cli.py` and the modules beside this one annotate their parameters with these types and make an
 `Access` of them with `access_of`.
@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from octuefs.config import DRIVER_VARIABLE, Driver, IoUring, Opens
 from octuefs.errors import BadValue
 from octuefs.stores.base import Access
 
@@ -49,6 +50,32 @@ ImpersonateOption = Annotated[
 
 RecursiveOption = Annotated[
     bool, typer.Option("--recursive/--no-recursive", help="Take the files in sub-folders too, as the SDK does.")
+]
+
+_DRIVER_PANEL = "Driver"
+
+DriverOption = Annotated[
+    Driver,
+    typer.Option(
+        envvar=DRIVER_VARIABLE,
+        rich_help_panel=_DRIVER_PANEL,
+        help="What speaks to the kernel: kernel, our own driver for Linux, or libfuse; auto: the first that there is.",
+    ),
+]
+IoUringOption = Annotated[
+    IoUring,
+    typer.Option(
+        rich_help_panel=_DRIVER_PANEL,
+        help="Take requests over io_uring (Linux 6.14 on): auto, where it is switched on; on switches it on, as root.",
+    ),
+]
+OpensOption = Annotated[
+    Opens,
+    typer.Option(
+        rich_help_panel=_DRIVER_PANEL,
+        help="Who answers an open: the kernel by itself (--read-only mounts; best for small files) or the daemon"
+        " (best for large ones); auto looks at their sizes.",
+    ),
 ]
 
 _ACCOUNT = re.compile(r"[^@\s/?#%]+@[^@\s/?#%]+\.[^@\s/?#%]+")

@@ -19,6 +19,7 @@ from cachetools import LRUCache
 
 from octuefs.drivers.binding import Fuse, calling_thread, calling_user
 from octuefs.drivers.pages import PageCaches
+from octuefs.drivers.second_tries import Once, SecondTries
 from octuefs.errors import Conflict, NotFound, OctuefsError, to_errno
 from octuefs.operations import IO_BYTES, Opened, Operations
 from octuefs.tree.node import Attributes, Node
@@ -30,7 +31,6 @@ CACHED_NODES = 65_536
 CACHED_MISSES = 16_384
 MISS_SECONDS = 0.25
 _NAME_MAX = 255
-_SECOND_TRY_SECONDS = 1.0
 _BEYOND_THE_END_SECONDS = 0.2
 _BY_PATH = frozenset(
     (
@@ -73,21 +73,21 @@ class LibfuseAdapter:
         self._nodes: LRUCache[str, tuple[int, Node]] = LRUCache(CACHED_NODES)
         self._misses: dict[str, tuple[int, float]] = {}
         """Of names that are not there: at which version, and until when that counts."""
-        self._overtaken: dict[tuple[str, str, int], tuple[Conflict, float]] = {}
-        """Calls that have just failed because another was first, by operation, path and thread, and until when."""
-        self._vanished: dict[tuple[str, int], float] = {}
-        """Paths that were gone when they were to be opened, by path and thread; until when a second try is one."""
+        self._overtaken = SecondTries()
+        """Calls that have just failed because another was first, by operation, path and thread."""
+        self._vanished = Once()
+        """Paths that were gone when they were to be opened, by path and thread."""
         self._pages = PageCaches(CACHED_NODES, operations.version_of, operations.identity_of)
 
     def __call__(self, operation: str, *arguments: Any) -> Any:
         """Run one operation and turn whatever it raises into an OSError with an errno."""
-        if self._overtaken and operation in _BY_PATH:
-            self._refuse_again(operation, arguments[0])
+        if operation in _BY_PATH:
+            self._overtaken.refuse(_with_thread, (operation, arguments[0]))
         try:
             return getattr(self, operation)(*arguments)
         except OctuefsError as error:
             if isinstance(error, Conflict) and operation in _BY_PATH:
-                self._note_overtaken(operation, arguments[0], error)
+                self._overtaken.note(_with_thread((operation, arguments[0])), error)
             self._operations.note_failure(operation, arguments[0] or "an open file", error)
             raise OSError(to_errno(error), str(error)) from error
         except OSError as error:
@@ -95,22 +95,6 @@ class LibfuseAdapter:
         except Exception as error:
             logger.exception("%s %r failed unexpectedly", operation, arguments[0] if arguments else "")
             raise OSError(errno.EIO, str(error)) from error
-
-    def _refuse_again(self, operation: str, path: str) -> None:
-        """Refuse the kernel's second try: on ESTALE it makes each call by path again before the program hears of it.
-
-        The first try has had the store looked at, so the second would change, unseen, what another stored.
-        """
-        with self._lock:
-            error, until = self._overtaken.pop((operation, path, calling_thread()), (None, 0.0))
-        if error is not None and until > time.monotonic():
-            raise OSError(to_errno(error), str(error))
-
-    def _note_overtaken(self, operation: str, path: str, error: Conflict) -> None:
-        with self._lock:
-            self._overtaken[operation, path, calling_thread()] = (error, time.monotonic() + _SECOND_TRY_SECONDS)
-            if len(self._overtaken) > CACHED_MISSES:
-                del self._overtaken[next(iter(self._overtaken))]
 
     # --- paths to nodes
 
@@ -173,9 +157,7 @@ class LibfuseAdapter:
         try:
             return self._operations.getattr(self._resolve(path))
         except NotFound:
-            if self._vanished:  # the kernel has looked again, and will not try to open it
-                with self._lock:
-                    self._vanished.pop((path, calling_thread()), None)
+            self._vanished.forget(_with_thread, (path,))  # the kernel has looked again, and will not try to open it
             raise
 
     def readlink(self, path: str) -> str:
@@ -238,26 +220,13 @@ class LibfuseAdapter:
         try:
             opened = self._operations.open(self._resolve(path), info.flags)
         except NotFound as error:
-            self._look_again(path, error)
+            # The kernel took the name for there: as on every ESTALE it looks again, and O_CREAT then makes the file.
+            # What is still found at the second try and cannot be opened is not there, as its error says.
+            if self._vanished.is_first(_with_thread((path,))):
+                raise OSError(errno.ESTALE, str(error)) from error
             raise
         self._opened(path, info, opened)
         return 0
-
-    def _look_again(self, path: str, error: NotFound) -> None:
-        """Let the kernel, which took a name for there, look again, as it does on ESTALE: O_CREAT is to make the file.
-
-        Once only: what is still found and cannot be opened is not there, as its error says.
-        """
-        key = (path, calling_thread())
-        now = time.monotonic()
-        with self._lock:
-            again = self._vanished.pop(key, 0.0) > now
-            if not again:
-                self._vanished[key] = now + _SECOND_TRY_SECONDS
-                if len(self._vanished) > CACHED_MISSES:
-                    del self._vanished[next(iter(self._vanished))]
-        if not again:
-            raise OSError(errno.ESTALE, str(error)) from error
 
     def create(self, path: str, mode: int, info: Any) -> int:
         """open(2) with O_CREAT, of what is not there."""
@@ -377,6 +346,10 @@ class LibfuseAdapter:
     def removexattr(self, path: str, name: str) -> None:
         """removexattr(2)."""
         self._operations.removexattr(self._resolve(path), name)
+
+
+def _with_thread(call: tuple[str, ...]) -> tuple[str | int, ...]:
+    return *call, calling_thread()
 
 
 def _caller() -> Caller:

@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 
 from octuefs.cli import app
 from octuefs.commands import look, terminal
+from octuefs.drivers.kernel.abilities import ENABLE_COMMAND, Abilities
+from octuefs.errors import OctuefsError
 from octuefs.model.hashes import encode_crc32c, extend_crc32c
 from support import mounting
 from support.gcs import Bucket
@@ -52,6 +54,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "sub" / "c.dat").write_bytes(bytes(2000))
     (folder / ".octue").write_text(json.dumps(OCTUE))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _each_command_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How commands and daemons begin is tested here, too."""
+    monkeypatch.setattr(mounting, "each_command_begins", True)
 
 
 @pytest.fixture
@@ -263,6 +271,9 @@ def test_the_mount_of_another_file_system_is_left_alone(command: str) -> None:
         (["mount", "/tmp", "/tmp", "--metadata-ttl", "soon"], "--metadata-ttl"),
         (["mount", "/tmp", "/tmp", "--log-level", "loud"], "loud"),
         (["mount", "/tmp", "/tmp", "/tmp"], "/tmp"),
+        (["mount", "/tmp", "/tmp", "--driver", "fuse"], "fuse"),
+        (["mount", "/tmp", "/tmp", "--io-uring", "yes"], "yes"),
+        (["mount", "/tmp", "/tmp", "--opens", "never"], "never"),
         (["unmount"], "mount_point"),
         (["refresh"], "mount_point"),
         (["info"], "source"),
@@ -278,6 +289,31 @@ def test_wrong_use_ends_with_2_and_names_what_is_wrong(arguments: list[str], wor
 def test_a_time_to_live_below_zero_is_refused(dataset: Path, point: Path) -> None:
     line = refusal(run_here("mount", dataset, point, "--metadata-ttl", "-1"))
     assert line == "--metadata-ttl is a number of seconds, 0 or more"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--opens", "kernel"], "--opens kernel is for mounts that change nothing; add --read-only"),
+        (["--driver", "libfuse", "--io-uring", "on"], "--io-uring on is for --driver kernel"),
+        (["--driver", "libfuse", "--opens", "daemon"], "--opens daemon is for --driver kernel"),
+    ],
+)
+def test_options_of_the_driver_that_contradict_each_other_are_refused(
+    options: list[str], words: str, dataset: Path, point: Path
+) -> None:
+    assert words in refusal(run_here("mount", dataset, point, *options))
+
+
+def test_the_driver_of_the_environment_is_taken_where_no_option_names_one(
+    dataset: Path, point: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTUEFS_DRIVER", "libfuse")
+    assert "this mount takes libfuse" in refusal(run_here("mount", dataset, point, "--io-uring", "off"))
+    named = run_here("mount", dataset, point, "--io-uring", "off", "--driver", "kernel", "--opens", "kernel")
+    assert "add --read-only" in refusal(named)
+    monkeypatch.setenv("OCTUEFS_DRIVER", "frobnicate")
+    assert "frobnicate" in usage_error(run_here("mount", dataset, point))
 
 
 @pytest.mark.parametrize("text", ["nmae=x", "name__frobnicate=x", "name", "=x", "labels__contains"])
@@ -467,6 +503,36 @@ def test_doctor_finds_all_in_order_where_mounts_work() -> None:
     assert any(line.startswith("ok      libfuse 2") for line in lines)
     assert any("mounts for users and unmounts" in line for line in lines)
     assert any("the emulator at http://127.0.0.1:1" in line for line in lines)
+
+
+def test_doctor_says_which_driver_is_taken_and_what_would_make_it_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OCTUEFS_DRIVER", raising=False)
+    monkeypatch.setattr(
+        "octuefs.drivers.kernel.abilities.find_abilities",
+        lambda: Abilities(passthrough="it takes root", io_uring=f"switch it on with: {ENABLE_COMMAND}"),
+    )
+    lines = run_here("doctor").stdout.splitlines()
+    assert lines[1:4] == [
+        "ok      mounts take our own driver for Linux (--driver auto)",
+        "note    files are not passed through, which is slower: it takes root",
+        "note    requests do not come over io_uring, which is slower: switch it on with:"
+        " echo Y | sudo tee /sys/module/fuse/parameters/enable_uring",
+    ]
+    monkeypatch.setattr("octuefs.drivers.kernel.abilities.find_abilities", lambda: Abilities("", ""))
+    lines = run_here("doctor").stdout.splitlines()
+    assert [line[:8] for line in lines[2:4]] == ["ok      ", "ok      "]
+
+
+def test_doctor_needs_libfuse_only_where_it_is_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> str:
+        raise OctuefsError("libfuse 2 is not installed")
+
+    monkeypatch.setattr("octuefs.drivers.binding.library_version", missing)
+    for driver, code, start in (("auto", 0, "note    "), ("libfuse", 1, "MISSING ")):
+        monkeypatch.setenv("OCTUEFS_DRIVER", driver)
+        result = run_here("doctor")
+        (line,) = [line for line in result.stdout.splitlines() if "libfuse 2" in line]
+        assert (line[:8], result.returncode) == (start, code)
 
 
 def test_doctor_without_credentials_notes_it_and_says_how_to_get_some(tmp_path: Path) -> None:

@@ -1,11 +1,21 @@
 """What the system says is mounted, and what a config refuses."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from octuefs import mounts
-from octuefs.config import MountConfig, SourceConfig, check_apart, check_mount, check_mount_point, check_source
+from octuefs.config import (
+    MountConfig,
+    SourceConfig,
+    check_apart,
+    check_driver,
+    check_mount,
+    check_mount_point,
+    check_source,
+    takes_kernel_driver,
+)
 from octuefs.errors import BadValue
 from octuefs.model.paths import CloudLocation, LocalLocation
 from octuefs.stores.base import Access
@@ -22,6 +32,9 @@ def test_a_config_survives_the_way_to_the_daemon() -> None:
         views=False,
         list_views=True,
         log_level="DEBUG",
+        driver="kernel",
+        io_uring="off",
+        opens="daemon",
     )
     assert MountConfig.from_json(config.to_json()) == config
 
@@ -69,6 +82,77 @@ def test_a_mount_point_above_its_source_is_refused_because_it_is_not_empty(tmp_p
 def test_an_empty_folder_takes_a_cloud_source(tmp_path: Path) -> None:
     check_apart(str(tmp_path), CloudLocation("bucket", "path"))
     check_mount_point(str(tmp_path))
+
+
+# --- drivers
+
+
+def driver_config(**options: Any) -> MountConfig:
+    return MountConfig(SourceConfig("/s"), "/m", **options)
+
+
+@pytest.mark.parametrize(
+    ("system", "driver", "native"),
+    [
+        ("Linux", "auto", True),
+        ("Linux", "kernel", True),
+        ("Linux", "libfuse", False),
+        ("Darwin", "auto", False),
+        ("Darwin", "libfuse", False),
+    ],
+)
+def test_our_own_driver_is_taken_on_linux_unless_libfuse_is_asked_for(
+    system: str, driver: str, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: system)
+    config = driver_config(driver=driver)
+    check_driver(config)
+    assert config.takes_kernel_driver is takes_kernel_driver(driver) is native
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"driver": "fuse"}, "--driver fuse: choose one of auto, kernel, libfuse"),
+        ({"driver": ""}, "--driver : choose one of"),
+        ({"io_uring": "yes"}, "--io-uring yes: choose one of auto, on, off"),
+        ({"opens": "Kernel"}, "--opens Kernel: choose one of auto, kernel, daemon"),
+        ({"driver": "libfuse", "io_uring": "on"}, "--io-uring on is for --driver kernel"),
+        ({"driver": "libfuse", "io_uring": "off"}, "--io-uring off is for --driver kernel"),
+        ({"driver": "libfuse", "opens": "daemon"}, "--opens daemon is for --driver kernel"),
+        ({"opens": "kernel"}, "add --read-only, or: --opens daemon"),
+        ({"driver": "kernel", "opens": "kernel"}, "add --read-only, or: --opens daemon"),
+    ],
+)
+def test_a_way_to_speak_to_the_kernel_that_cannot_be_is_refused(options: dict[str, str], words: str) -> None:
+    with pytest.raises(BadValue) as caught:
+        check_driver(driver_config(**options))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"driver": "libfuse"},
+        {"driver": "kernel", "io_uring": "on", "opens": "daemon"},
+        {"io_uring": "off"},
+        {"opens": "kernel", "read_only": True},
+    ],
+)
+def test_a_way_to_speak_to_the_kernel_that_can_be_is_taken(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    check_driver(driver_config(**options))
+
+
+def test_our_own_driver_is_refused_where_there_is_no_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    with pytest.raises(BadValue, match="--driver kernel is for Linux, and this is Darwin"):
+        check_driver(driver_config(driver="kernel"))
+    with pytest.raises(BadValue, match="--io-uring on is for --driver kernel, and this mount takes libfuse"):
+        check_driver(driver_config(io_uring="on"))
 
 
 # --- mountinfo

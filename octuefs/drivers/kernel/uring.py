@@ -1,0 +1,166 @@
+"""Requests over io_uring (Documentation/filesystems/fuse/fuse-io-uring.rst; Linux 6.14 on).
+
+The kernel has a queue for each possible CPU, and puts a request on that of the caller. A thread that is pinned to the
+CPU answers there, without waking another. What has to wait is answered by a worker, which fills in the answer and lets
+the queue's thread send it: the ring is the thread's alone. FORGET, INTERRUPT and notifications stay on /dev/fuse.
+"""
+
+import logging
+import mmap
+import os
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from octuefs.drivers.kernel.request import Body, Request
+from octuefs.drivers.kernel.ring import COMMAND_AT, FIXED_FILE, OP_READ, OP_URING_CMD, SQE, Ring, address_of
+
+logger = logging.getLogger(__name__)
+
+ENTRIES: Final = 72
+"""Requests of one CPU that may be under way: 64 that wait leave some for those that need not."""
+SPARE_ENTRIES: Final = 4
+"""The same for CPUs that no thread of this process may run on."""
+
+_REGISTER, _COMMIT_AND_FETCH = 1, 2
+_HEADER_BYTES: Final = 288
+_HEADER_ROOM: Final = 512
+_HEAD_AT: Final = 128
+_PAYLOAD_SIZE_AT: Final = 272
+_IN = struct.Struct("=IIQQIII")
+_OUT = struct.Struct("=IiQ")
+_COMMIT_ID = struct.Struct("=Q")
+_COMMIT_ID_AT: Final = 264
+_PAYLOAD_SIZE = struct.Struct("=I")
+_VECTORS = struct.Struct("=QQQQ")
+_COMMAND = struct.Struct("=QQH")
+_WAKE: Final = 1 << 32
+"""The user data of the read that another thread's `eventfd_write` ends."""
+
+Answer = Callable[[Request], "tuple[int, Body] | None"]
+"""Answers a request: errno and body, None where a worker will."""
+
+
+class QueueThread:
+    """Serves the queues of some CPUs with one ring."""
+
+    def __init__(self, device: int, queues: Sequence[int], entries: int, payload_bytes: int, answer: Answer) -> None:
+        """Make ready to serve; nothing is asked of the kernel before `run`.
+
+        :param queues: numbers of CPUs; this thread is pinned to the only one, and runs anywhere where they are several
+        :param payload_bytes: the longest body of a request or an answer; resident only once it is used
+        """
+        self._device = device
+        self._queues = queues
+        self._answer = answer
+        count = entries * len(queues)
+        self._headers = mmap.mmap(-1, _HEADER_ROOM * count)
+        self._vectors = mmap.mmap(-1, _VECTORS.size * count)
+        self._payloads = [mmap.mmap(-1, payload_bytes) for _ in range(count)]
+        self._payload_bytes = payload_bytes
+        self._entries_of = [queue for queue in queues for _ in range(entries)]
+        headers = memoryview(self._headers)
+        self._requests = []
+        self._rooms = [memoryview(it) for it in self._payloads]
+        for slot, room in enumerate(self._rooms):
+            start = _HEADER_ROOM * slot + _HEAD_AT
+            self._requests.append(Request(self, slot, headers[start : start + 128], room, room))
+        self._answered: deque[tuple[int, int, Body]] = deque()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._woken = mmap.mmap(-1, 4096)
+        self._go_on = threading.Event()
+        self.ready = threading.Event()
+        self.failure: OSError | None = None
+        """Why no ring could be made, once `ready` is set."""
+        self._wanted = False
+        name = f"queue-{queues[0]}" if len(queues) == 1 else "queues"
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def begin(self, *, wanted: bool) -> None:
+        """Register the queues, after INIT was answered; or end, where they are not `wanted`."""
+        self._wanted = wanted
+        self._go_on.set()
+
+    def answer(self, request: Request, error: int, body: Body) -> None:
+        """See `Transport`: called by workers."""
+        self._answered.append((request.slot, error, body))
+        os.eventfd_write(self._wake, 1)
+
+    def _run(self) -> None:
+        try:
+            if len(self._queues) == 1:
+                os.sched_setaffinity(0, {self._queues[0]})
+            ring = Ring(len(self._requests) + 1, [self._device])
+        except OSError as error:
+            self.failure = error
+            return
+        finally:
+            self.ready.set()
+        try:
+            self._go_on.wait()
+            if self._wanted:
+                self._serve(ring)
+        finally:
+            ring.close()
+
+    def _serve(self, ring: Ring) -> None:
+        self._register(ring)
+        self._arm(ring)
+        left = len(self._requests)
+        # Names of this function alone are the fastest to look up.
+        answer, requests_by_slot, send, headers = self._answer, self._requests, self._send, self._headers
+        rooms, unpack, sizes = self._rooms, _IN.unpack_from, _PAYLOAD_SIZE.unpack_from
+        while left:
+            for slot, result in ring.enter():
+                if slot == _WAKE:
+                    self._send_answered(ring)
+                    self._arm(ring)
+                    continue
+                if result < 0:
+                    left -= 1  # the connection has ended
+                    continue
+                request = requests_by_slot[slot]
+                at = slot * _HEADER_ROOM
+                _, request.opcode, request.unique, request.node, request.uid, request.gid, request.pid = unpack(
+                    headers, at
+                )
+                request.rest = rooms[slot][: sizes(headers, at + _PAYLOAD_SIZE_AT)[0]]
+                answered = answer(request)
+                if answered is not None:
+                    send(ring, slot, *answered)
+
+    def _register(self, ring: Ring) -> None:
+        for slot, queue in enumerate(self._entries_of):
+            header = address_of(self._headers, slot * _HEADER_ROOM)
+            payload = address_of(self._payloads[slot])
+            _VECTORS.pack_into(self._vectors, slot * _VECTORS.size, header, _HEADER_BYTES, payload, self._payload_bytes)
+            where = address_of(self._vectors, slot * _VECTORS.size)
+            place = ring.next_entry()
+            SQE.pack_into(ring.sqes, place, OP_URING_CMD, FIXED_FILE, 0, 0, _REGISTER, where, 2, 0, slot, 0)
+            _COMMAND.pack_into(ring.sqes, place + COMMAND_AT, 0, 0, queue)
+
+    def _arm(self, ring: Ring) -> None:
+        place = ring.next_entry()
+        SQE.pack_into(ring.sqes, place, OP_READ, 0, 0, self._wake, 0, address_of(self._woken), 8, 0, _WAKE, 0)
+
+    def _send_answered(self, ring: Ring) -> None:
+        with suppress(IndexError):
+            while True:
+                self._send(ring, *self._answered.popleft())
+
+    def _send(self, ring: Ring, slot: int, error: int, body: Body) -> None:
+        """Answer, and make the entry free for the next request, with the next `enter`."""
+        at = slot * _HEADER_ROOM
+        headers = self._headers
+        size = len(body)
+        if size and body.__class__ is bytes:
+            self._rooms[slot][:size] = body
+        _OUT.pack_into(headers, at, _OUT.size + size, -error, self._requests[slot].unique)
+        _PAYLOAD_SIZE.pack_into(headers, at + _PAYLOAD_SIZE_AT, size)
+        place = ring.next_entry()
+        (commit,) = _COMMIT_ID.unpack_from(headers, at + _COMMIT_ID_AT)
+        SQE.pack_into(ring.sqes, place, OP_URING_CMD, FIXED_FILE, 0, 0, _COMMIT_AND_FETCH, 0, 0, 0, slot, 0)
+        _COMMAND.pack_into(ring.sqes, place + COMMAND_AT, 0, commit, self._entries_of[slot])
