@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 import pytest
 
 from support import mounting
+from support.commands import end_server
 from support.gcs import Bucket, GcsServer
 from support.strict_gcs import StrictGcs
 
@@ -26,10 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LONGEST = (
-    *("test_crash.py", "test_two_mounts.py", "test_refusals.py", "test_transfer.py", "test_write_back.py"),
-    *("test_manifests.py", "test_life_cycle.py", "test_metadata_write.py", "test_changes.py", "test_namespace.py"),
-    *("test_share.py", "test_mount_model.py", "test_commands.py", "test_posix_read.py", "test_access.py"),
-    *("test_views.py", "test_datasets.py", "test_readme.py"),
+    *("test_datasets.py", "test_mount_model.py", "test_refusals.py", "test_two_mounts.py", "test_crash.py"),
+    *("test_transfer.py", "test_write_back.py", "test_posix_read.py", "test_posix_write.py", "test_manifests.py"),
+    *("test_views_writing.py", "test_life_cycle.py", "test_metadata_write.py", "test_changes.py", "test_namespace.py"),
+    *("test_share.py", "test_xattrs.py", "test_commands.py", "test_access.py", "test_views.py", "test_readme.py"),
 )
 """Those that take over half a minute, the longest first."""
 
@@ -44,6 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     # Last: xdist's workers, which carry this run's mark, have ended by then.
     folder = session.config.stash[run_folder]
+    end_server()
     faults = mounting.sweep(folder, patience=5)
     if faults:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -142,6 +144,16 @@ def _logs(request: pytest.FixtureRequest) -> Iterator[_Warnings]:
 def expected_logs(_logs: _Warnings) -> Callable[[str], None]:
     """`expected_logs(regex)`: from now on and before, warnings and errors whose text the regex finds are right."""
     return lambda regex: _logs.expected.append(re.compile(regex))
+
+
+# --- the drivers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def driver(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The driver of all that a module mounts; see `support.drivers`."""
+    with mounting.driven_by(request.param):
+        yield request.param
 
 
 # --- the cloud -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from interop.world import Question, Sdk, Source, Sources
 
 from support import golden
 from support.gcs import Bucket, GcsServer
-from support.mounting import mounted
+from support.mounting import DRIVER, environment_for, mounted
 
 
 @pytest.fixture(scope="session")
@@ -82,13 +82,21 @@ def said_of_sources(sources: Sources, sdk: Sdk) -> Mapping[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def mounts(sources: Sources) -> Iterator[Mapping[str, Path]]:
+def driver(request: pytest.FixtureRequest) -> str:
+    """The driver of `mounts`: the one of all others, where a file does not run over each."""
+    return getattr(request, "param", environment_for()[DRIVER])
+
+
+@pytest.fixture(scope="session")
+def mounts(sources: Sources, driver: str) -> Iterator[Mapping[str, Path]]:
     """The mount points of MOUNTS; "golden" is the folder of all golden datasets, mounted as one."""
     contexts: dict[str, AbstractContextManager[Path]] = {}
     for name, (source, zone, options) in MOUNTS.items():
         where = sources[source]
-        contexts[name] = mounted(where.location, *options, environment=where.environment, zone=zone)
-    contexts["golden"] = mounted(Path(sources["local case0"].location).parent, zone="Asia/Kolkata")
+        environment = {**where.environment, DRIVER: driver}
+        contexts[name] = mounted(where.location, *options, environment=environment, zone=zone)
+    golden_folder = Path(sources["local case0"].location).parent
+    contexts["golden"] = mounted(golden_folder, environment={DRIVER: driver}, zone="Asia/Kolkata")
     entered: list[AbstractContextManager[Path]] = []
 
     def enter(context: AbstractContextManager[Path]) -> Path:

@@ -11,6 +11,9 @@ from interop.datasets import FLAT_MOUNTS, MOUNTS, WHOLE_MOUNTS, WRITTEN_MOUNTS
 from interop.world import Sdk, Sources
 
 from support import golden
+from support.drivers import over_each_driver
+
+pytestmark = over_each_driver
 
 PREFIX = "user.octue."
 every_mount = pytest.mark.parametrize("mount", WHOLE_MOUNTS)

@@ -25,8 +25,11 @@ from model.mounts import remountable
 from model.twin import Handle, Twin
 from model.worlds import CloudWorld, LocalWorld, World
 
+from support.drivers import over_each_driver
 from support.gcs import Bucket
 from support.strict_gcs import StrictGcs
+
+pytestmark = over_each_driver
 
 SOAK_MINUTES = float(os.environ.get("OCTUEFS_SOAK_MINUTES", "0"))
 EXAMPLES = 7

@@ -13,7 +13,9 @@ import select
 import signal
 import threading
 import time
+import urllib.error
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
 
@@ -29,8 +31,8 @@ KILLS = 17
 """How often each mount is killed; `scripts/soak` goes on for as long as it is told."""
 LONGEST_LOAD = 0.6
 """Seconds of work before a kill, at most."""
-GONE = {errno.ENOTCONN, errno.ECONNABORTED}
-"""What programs hear from a mount that died."""
+GONE = {errno.ENOTCONN, errno.ECONNABORTED, errno.ECANCELED}
+"""What programs hear from a mount that died; the last of what the daemon had been given over io_uring."""
 MIB = 1 << 20
 
 Content = bytes | None
@@ -516,7 +518,12 @@ def test_a_cloud_mount_keeps_its_promises_over_crashes(mode: str, bucket: Bucket
         return {item["name"].removeprefix("data/") for item in bucket.list("data/")}
 
     def look(path: str) -> Content:
-        return bucket.get(f"data/{path}") if path in names() else None
+        try:
+            return bucket.get(f"data/{path}")
+        except urllib.error.HTTPError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                return None
+            raise
 
     with remountable(f"{bucket.url}/data", *options, environment=strict_gcs.environment, now=False) as mount:
         crash(mount, look, KILLS, in_place=False)

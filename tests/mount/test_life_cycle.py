@@ -31,6 +31,12 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _each_command_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How commands and daemons begin is tested here, too."""
+    monkeypatch.setattr(mounting, "each_command_begins", True)
+
+
 @pytest.fixture
 def point(tmp_path: Path) -> Path:
     folder = tmp_path / "point"

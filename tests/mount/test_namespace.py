@@ -34,7 +34,7 @@ from mount.datasets import (
 )
 
 from support.gcs import GcsServer
-from support.mounting import environment_for, run_octuefs
+from support.mounting import DRIVERS, environment_for, run_octuefs
 
 DATASET_ID = "0d5b8e0e-7a3c-4d0e-9c3e-0b7a4f2f9a01"
 FILE_ID = "3c8f7a56-1d7e-4b1a-8a51-2f6f9d3c0e11"
@@ -415,7 +415,7 @@ def test_the_control_panel_is_reached_in_the_root_alone(dataset: Mounted) -> Non
 def test_status_says_what_is_mounted(dataset: Mounted) -> None:
     status = dataset.status()
     assert status["source"] == dataset.source.location()
-    assert status["driver"] == "libfuse"
+    assert status["driver"] == DRIVERS[0]
     assert status["dataset"] == {"id": DATASET_ID, "name": "set of tests"}
     assert status["counts"]["files"] == len(PLAN.files)
     assert status["counts"]["bytes"] == sum(len(file.data) for file in PLAN.files)

@@ -30,7 +30,10 @@ from mount.datasets import (
     walk,
 )
 
+from support.drivers import over_each_driver
 from support.gcs import GcsServer
+
+pytestmark = over_each_driver
 
 ID = "3c8f7a56-1d7e-4b1a-8a51-2f6f9d3c0e11"
 
@@ -65,7 +68,7 @@ class Part:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def mount(request: pytest.FixtureRequest, gcs_server: GcsServer) -> Iterator[Mounted]:
+def mount(request: pytest.FixtureRequest, gcs_server: GcsServer, driver: str) -> Iterator[Mounted]:
     with mounted_plan(request.param, gcs_server, PLAN) as it:
         yield it
 

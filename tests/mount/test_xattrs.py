@@ -28,7 +28,10 @@ from mount.datasets import (
     wait_until,
 )
 
+from support.drivers import over_each_driver
 from support.gcs import GcsServer
+
+pytestmark = over_each_driver
 
 DATASET_ID = "0d5b8e0e-7a3c-4d0e-9c3e-0b7a4f2f9a01"
 FILE_ID = "3c8f7a56-1d7e-4b1a-8a51-2f6f9d3c0e11"
@@ -79,7 +82,7 @@ EVERYTHING = OF_FILE | OF_DATASET
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def dataset(request: pytest.FixtureRequest, gcs_server: GcsServer) -> Iterator[Mounted]:
+def dataset(request: pytest.FixtureRequest, gcs_server: GcsServer, driver: str) -> Iterator[Mounted]:
     with mounted_plan(request.param, gcs_server, PLAN) as it:
         yield it
 

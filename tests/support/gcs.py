@@ -36,6 +36,10 @@ CREDENTIALS = {
 }
 
 
+# No proxy: a developer's http_proxy is not meant for this machine itself.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 class GcsServer:
     """fake-gcs-server on a free port of 127.0.0.1; `start` returns when it answers, `stop` when it is gone.
 
@@ -204,10 +208,8 @@ class GcsServer:
         request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", data=body, method=method)
         if body is not None:
             request.add_header("Content-Type", content_type)
-        # No proxy: a developer's http_proxy is not meant for this machine itself.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=60) as response:
+            with _OPENER.open(request, timeout=60) as response:
                 yield response
         except urllib.error.HTTPError as error:
             error.add_note(f"{method} {path}: {error.read().decode(errors='replace').strip()}")

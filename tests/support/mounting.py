@@ -17,12 +17,22 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from support.commands import run_command
+
 ROOT = Path(__file__).resolve().parents[2]
-OCTUEFS = ROOT / ".venv" / "bin" / "octuefs"
+INSTALLED = ROOT / ".venv" / "bin" / "octuefs"
+OCTUEFS = INSTALLED
+"""What is run; a test may put another program here."""
+each_command_begins = False
+"""Whether every command is a process that begins with it; a test of how they begin says so."""
 
 PREFIX = "octuefs-tests-"
 RUN = "OCTUEFS_TESTS_RUN"  # in this process and in all that it starts: the folder of the run
 MOUNT = "OCTUEFS_TESTS_MOUNT"  # in a daemon, besides: its mount point
+
+DRIVERS = ("kernel", "libfuse")
+"""The drivers that the POSIX suites run over; the first is everybody else's, unless the environment names one."""
+DRIVER = "OCTUEFS_DRIVER"
 
 # What the developer's own shell may say must not reach a test; each test says which server it means.
 FOREIGN = (
@@ -41,7 +51,7 @@ class MountFailed(Exception):
 def environment_for(environment: Mapping[str, str] | None = None, zone: str | None = None) -> dict[str, str]:
     """The environment of an octuefs command: the present one, without the user's folders, servers and credentials."""
     run = run_folder()
-    result = {key: value for key, value in os.environ.items() if key not in FOREIGN}
+    result = {DRIVER: DRIVERS[0], **{key: value for key, value in os.environ.items() if key not in FOREIGN}}
     for variable, name in (("XDG_CACHE_HOME", "cache"), ("XDG_STATE_HOME", "state"), ("XDG_RUNTIME_DIR", "runtime")):
         folder = run / "user" / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -62,20 +72,22 @@ def run_octuefs(
 
     All commands of a run share their user folders, so `refresh` and `unmount` find what `mount` left there.
     """
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        # Files, not pipes: a daemon that wrongly keeps its starter's output open must not make us wait for ever.
-        done = subprocess.run(
-            [OCTUEFS, *map(os.fspath, arguments)],
-            env=environment_for(environment, zone),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            timeout=timeout,
-            check=False,
-        )
-        out.seek(0)
-        err.seek(0)
-        return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())
+    command = [os.fspath(argument) for argument in (OCTUEFS, *arguments)]
+    fresh = each_command_begins or OCTUEFS != INSTALLED
+    return run_command(command, environment_for(environment, zone), timeout, fresh=fresh)
+
+
+@contextlib.contextmanager
+def driven_by(driver: str) -> Iterator[None]:
+    """Within, this driver is the one of all mounts that are made."""
+    before = os.environ.get(DRIVER)
+    os.environ[DRIVER] = driver
+    try:
+        yield
+    finally:
+        del os.environ[DRIVER]
+        if before is not None:
+            os.environ[DRIVER] = before
 
 
 @contextlib.contextmanager
@@ -142,12 +154,14 @@ def mounts_below(folder: Path) -> list[Path]:
 def daemons_of(folder: Path) -> list[int]:
     """The processes that a run (its folder) or a mount (its mount point) left in the background."""
     marks = {f"{name}={folder}".encode() for name in (RUN, MOUNT)}
+    ours, name = f"{RUN}={run_folder()}".encode(), folder.name[:15].encode()  # those of a daemon that was forked
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) in (os.getpid(), os.getppid()):
             continue
         with contextlib.suppress(OSError):
-            if marks & set((entry / "environ").read_bytes().split(b"\0")):
+            of_process = set((entry / "environ").read_bytes().split(b"\0"))
+            if marks & of_process or (ours in of_process and (entry / "comm").read_bytes().strip() == name):
                 state = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
                 if state != "Z":
                     found.append(int(entry.name))
