@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from support.gcs import GcsServer
 from support.mounting import mounts_below
 
-Row = tuple[str, str, str, str]
-"""What was measured, what octuefs takes, against what that stands, and the goal."""
+Row = tuple[str, ...]
+"""Of a table; most say what was measured, what octuefs takes, against what that stands, and the goal."""
 
 HEAD: Row = ("what", "octuefs", "against", "goal")
 GIB = 1 << 30
@@ -52,13 +53,21 @@ def rclone_mounted(server: GcsServer, bucket: str, mount: Path, *options: str) -
         process.wait(timeout=20)
 
 
-def print_table(rows: Sequence[Row]) -> None:
+@dataclass(frozen=True)
+class Table:
+    """Rows under one head."""
+
+    rows: list[Row]
+    head: Row = HEAD
+
+
+def print_table(table: Table) -> None:
     """Print a table as the README has it."""
-    widths = [max(len(row[column]) for row in [HEAD, *rows]) for column in range(4)]
-    for row in [HEAD, tuple("-" * width for width in widths), *rows]:
+    widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
+    for row in [table.head, tuple("-" * width for width in widths), *table.rows]:
         print("| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) + " |")
 
 
-def as_json(rows: Sequence[Row]) -> str:
+def as_json(tables: Sequence[Table]) -> str:
     """Return the figures for programs."""
-    return json.dumps([dict(zip(HEAD, row, strict=True)) for row in rows], indent=2) + "\n"
+    return json.dumps([dict(zip(it.head, row, strict=True)) for it in tables for row in it.rows], indent=2) + "\n"
