@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 
 from octuefs.errors import Unsupported, from_os_error
 from octuefs.stores.base import DiskSource, ObjectInfo
+from octuefs.stores.in_memory import lies_in_memory
 from octuefs.stores.local_root import version_of
 from octuefs.stores.writing import Times
 
@@ -82,6 +83,7 @@ class LocalFile:
         """`path` is the absolute one, for people; `flags` are those that the descriptor was opened with."""
         self._path = path
         self._describe = describe
+        self._never_waits = False
         self._appends = bool(flags & os.O_APPEND)
         self._use = _Use(fd, path)
         self._privileges_cleared = os.geteuid() != 0  # the system does it
@@ -100,16 +102,19 @@ class LocalFile:
             return data
 
     def read_now(self, offset: int, room: memoryview) -> int | None:
-        """See `DiskSource`: preadv2(2) with RWF_NOWAIT."""
+        """See `DiskSource`: preadv2(2) with RWF_NOWAIT, which file systems in memory need not and do not know."""
         if not _RWF_NOWAIT:
             return None
         with self._use as fd:
             try:
-                return _fill(fd, room, offset, _RWF_NOWAIT)
+                return _fill(fd, room, offset, 0 if self._never_waits else _RWF_NOWAIT)
             except OSError as error:
                 if error.errno not in _NOT_NOW:
                     raise
-                return None
+                if error.errno != errno.EOPNOTSUPP or not lies_in_memory(os.fstat(fd).st_dev):
+                    return None
+            self._never_waits = True
+            return _fill(fd, room, offset, 0)
 
     def read_into(self, offset: int, room: memoryview) -> int:
         """See `DiskSource`."""

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +12,11 @@ import pytest
 from contract.places import Folder, Listed
 
 from octuefs.errors import LocalFailure, NotPermitted, OctuefsError, Unsupported, to_errno
+from octuefs.model.paths import LocalLocation
 from octuefs.stores import local_file
 from octuefs.stores.base import DiskSource
+from octuefs.stores.in_memory import lies_in_memory
+from octuefs.stores.local import LocalStore
 from octuefs.stores.local_file import LocalFile
 from octuefs.stores.writing import DiskFile
 from octuefs.writing.base import DiskOpenFile, Unnamed
@@ -122,6 +126,19 @@ def test_where_some_of_it_is_not_at_hand_nothing_is(
 ) -> None:
     monkeypatch.setattr(os, "preadv", Preadv(4, OSError(number, "")))
     assert read_now(file, 0, 10) is None
+
+
+def test_a_file_in_memory_is_at_hand_though_its_file_system_cannot_say_so() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as in_memory:
+        path = os.path.join(in_memory, "f")
+        Path(path).write_bytes(DATA)
+        assert lies_in_memory(os.stat(path).st_dev)
+        file = LocalStore(LocalLocation(in_memory)).open_file("f", os.O_RDONLY)
+        try:
+            assert read_now(file, 10, 100) == DATA[10:110]
+            assert read_now(file, len(DATA) - 5, 100) == DATA[-5:]
+        finally:
+            file.close()
 
 
 def test_where_the_system_cannot_read_without_waiting_it_does_not(

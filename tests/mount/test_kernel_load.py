@@ -20,11 +20,12 @@ MEANWHILE = {errno.ENOENT, errno.EEXIST, errno.ESTALE, errno.ENODATA, errno.ENOT
 class Thread(threading.Thread):
     """One of the fifty. `failure` is what should not have happened to it."""
 
-    def __init__(self, mount: Native, number: int, ended: threading.Event) -> None:
+    def __init__(self, mount: Native, source: Path, number: int, ended: threading.Event) -> None:
         super().__init__(daemon=True)
         self.failure: BaseException | None = None
         self.turns = 0
         self._point = mount.root
+        self._source = source
         self._number = number
         self._ended = ended
         self._random = random.Random(number)
@@ -39,12 +40,23 @@ class Thread(threading.Thread):
                 self._random.choice(acts)()
                 self.share()
                 self.turns += 1
-            for path, data in self._mine.items():
-                assert (self._point / path).read_bytes() == data, path
+            for path in self._mine:
+                self.check_bytes(path, self._point / path)
         except BaseException as error:
             self.failure = error
 
     # --- files of its own
+
+    def check_bytes(self, path: str, file: Path) -> None:
+        """See that a file of its own holds what it should, or say who has it otherwise."""
+        data, found = self._mine[path], file.read_bytes()
+        if found != data:
+            stored, again = (self._source / path).read_bytes(), file.read_bytes()
+            first = next((at for at, pair in enumerate(zip(found, data, strict=False)) if pair[0] != pair[1]), None)
+            raise AssertionError(
+                f"{file}: {len(found)} bytes of {len(data)}, other ones from {first} on; "
+                f"right in the source: {stored == data}, when read again: {again == data}"
+            )
 
     def any_of_mine(self) -> str:
         if not self._mine:
@@ -73,11 +85,11 @@ class Thread(threading.Thread):
         path = self.any_of_mine()
         file, data = self._point / path, self._mine[path]
         assert file.stat().st_size == len(data), path
-        assert file.read_bytes() == data, path
+        self.check_bytes(path, file)
         assert os.getxattr(file, "user.octue.hash").decode() == crc32c(data), path
         assert file.name in os.listdir(file.parent), path
         in_view = self._point / "by-ext" / "csv" / path
-        assert in_view.read_bytes() == data, path
+        self.check_bytes(path, in_view)
         assert in_view.stat().st_ino == file.stat().st_ino, path
 
     def move(self) -> None:
@@ -132,7 +144,7 @@ def test_fifty_threads_at_once_find_what_they_left(tmp_path: Path, io_uring: str
         (source / name).mkdir(parents=True)
     with native(source, io_uring=io_uring) as mount:
         ended = threading.Event()
-        threads = [Thread(mount, number, ended) for number in range(THREADS)]
+        threads = [Thread(mount, source, number, ended) for number in range(THREADS)]
         for thread in threads:
             thread.start()
         time.sleep(SECONDS)

@@ -116,6 +116,8 @@ class QueueThread:
         while left:
             for slot, result in ring.enter():
                 if slot == _WAKE:
+                    if result < 0:
+                        raise OSError(-result, f"queue {self._queues[0]} cannot be woken: {os.strerror(-result)}")
                     self._send_answered(ring)
                     self._arm(ring)
                     continue
@@ -145,6 +147,8 @@ class QueueThread:
     def _arm(self, ring: Ring) -> None:
         place = ring.next_entry()
         SQE.pack_into(ring.sqes, place, OP_READ, 0, 0, self._wake, 0, address_of(self._woken), 8, 0, _WAKE, 0)
+        # What an earlier command left there would be taken for attributes of the read (EINVAL).
+        _COMMAND.pack_into(ring.sqes, place + COMMAND_AT, 0, 0, 0)
 
     def _send_answered(self, ring: Ring) -> None:
         with suppress(IndexError):
