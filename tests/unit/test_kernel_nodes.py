@@ -267,6 +267,24 @@ class Known:
         self.count = 0
 
 
+def test_a_file_that_takes_the_inode_number_of_one_without_a_name_gets_a_node_of_its_own() -> None:
+    table = NodeTable()
+    old = table.file_found(table.root, "old", ("dataset", 7))
+    table.removed(table.root, "old")
+    new = table.file_found(table.root, "new", ("dataset", 7))
+    assert new is not old
+    assert (old.places, new.places) == ((), ((table.root, "new"),))
+    table.forget(old.id, 1)
+    assert table.file_found(table.root, "new", ("dataset", 7)) is new
+
+
+def test_a_file_that_is_moved_keeps_its_node() -> None:
+    table = NodeTable()
+    record = table.file_found(table.root, "old", ("dataset", 7))
+    assert table.renamed((table.root, "old"), (table.root, "new")) is record
+    assert table.file_found(table.root, "new", ("dataset", 7)) is record
+
+
 class NodeTableMachine(RuleBasedStateMachine):
     """Look-ups, changes of names and forgetting as the kernel does them: of a directory after all directories in it."""
 
@@ -295,6 +313,10 @@ class NodeTableMachine(RuleBasedStateMachine):
             self.known[id] = Known(id, folder=folder)
         self.known[id].count += 1
 
+    def let_go(self) -> None:
+        """Files without a name are found no more: their number may be another's."""
+        self.keys = {key: there for key, there in self.keys.items() if there in self.at.values()}
+
     def path(self, id: int) -> str | None:
         if id == ROOT_ID:
             return ""
@@ -311,6 +333,7 @@ class NodeTableMachine(RuleBasedStateMachine):
             assert record.id == before
         self.counted(record.id, folder=True)
         self.at[parent.id, name] = record.id
+        self.let_go()
 
     @rule(data=st.data(), name=NAMES, key=KEYS)
     def look_up_a_file(self, data: st.DataObject, name: str, key: int) -> None:
@@ -320,12 +343,14 @@ class NodeTableMachine(RuleBasedStateMachine):
         self.counted(record.id, folder=False)
         self.keys[key] = record.id
         self.at[parent.id, name] = record.id
+        self.let_go()
 
     @rule(data=st.data(), name=NAMES)
     def remove(self, data: st.DataObject, name: str) -> None:
         parent = self.folder(data)
         removed = self.table.removed(parent, name)
         assert (removed and removed.id) == self.at.pop((parent.id, name), None)
+        self.let_go()
 
     @precondition(lambda self: self.at)
     @rule(data=st.data(), name=NAMES)
@@ -344,6 +369,7 @@ class NodeTableMachine(RuleBasedStateMachine):
             (self.table.directory(new[0]), new[1]),
         )
         self.at[new] = self.at.pop(old)
+        self.let_go()
 
     @precondition(lambda self: self.keys)
     @rule(data=st.data())
@@ -368,6 +394,7 @@ class NodeTableMachine(RuleBasedStateMachine):
             del self.known[it.id]
             self.keys = {key: there for key, there in self.keys.items() if there != it.id}
             self.at = {place: there for place, there in self.at.items() if there != it.id and place[0] != it.id}
+            self.let_go()
 
     @invariant()
     def the_table_knows_what_the_kernel_knows(self) -> None:

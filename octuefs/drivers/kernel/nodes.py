@@ -202,13 +202,19 @@ class NodeTable:
         record.places = ((parent, name), *record.places)
 
     def _leave(self, parent: DirectoryRecord, name: str) -> None:
-        """Let nothing be known at a place any more."""
+        """Let nothing be known at a place any more.
+
+        A file that is at none is not joined by what is found later: its inode number may be another file's by then, and
+        what the kernel still asks of its node is not meant for that one.
+        """
         record = parent.children.pop(name, None)
         if isinstance(record, DirectoryRecord):
             record.place = None
             self.moves += 1
         elif record is not None:
             record.places = tuple(it for it in record.places if it[0] is not parent or it[1] != name)
+            if not record.places and self._files.get(record.key) is record:
+                del self._files[record.key]
 
     def detach(self, record: FileRecord) -> None:
         """Let the next look-up of a file lead to another record; this one serves those who have it open."""
@@ -286,9 +292,9 @@ class NodeTable:
             if moved is None or old == new:
                 return moved
             if isinstance(moved, FileRecord):
-                self._leave(*old)
                 if new[0].children.get(new[1]) is not moved:
                     self._put(moved, *new)
+                self._leave(*old)
                 return moved
             self._leave(*new)
             del old[0].children[old[1]]
