@@ -1,6 +1,7 @@
 """What the driver keeps of what the kernel knows: numbers, counts of look-ups, and names."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from hypothesis import settings
@@ -276,6 +277,30 @@ def test_a_file_that_takes_the_inode_number_of_one_without_a_name_gets_a_node_of
     assert (old.places, new.places) == ((), ((table.root, "new"),))
     table.forget(old.id, 1)
     assert table.file_found(table.root, "new", ("dataset", 7)) is new
+
+
+def test_a_file_that_is_being_removed_is_joined_by_none_unless_that_fails() -> None:
+    table = NodeTable()
+    old = table.file_found(table.root, "old", ("dataset", 7))
+    with table.leaving(table.root, "old"):
+        new = table.file_found(table.root, "new", ("dataset", 7))
+    assert new is not old
+    with suppress(OSError), table.leaving(table.root, "new"):
+        raise OSError
+    assert table.file_found(table.root, "new", ("dataset", 7)) is new
+
+
+def test_a_file_with_two_names_of_which_one_is_removed_keeps_its_node() -> None:
+    table = NodeTable()
+    view = table.directory_found(table.root, "by-ext", derived=True)
+    record = table.file_found(table.root, "one", ("dataset", 7))
+    assert table.file_found(table.root, "two", ("dataset", 7)) is record
+    assert table.file_found(view, "one", ("dataset", 7)) is record
+    with table.leaving(table.root, "one"):
+        table.removed(table.root, "one")
+    assert table.file_found(table.root, "two", ("dataset", 7)) is record
+    with table.leaving(table.root, "two"):  # what a view shows is no name of its own
+        assert table.file_found(table.root, "new", ("dataset", 7)) is not record
 
 
 def test_a_file_that_is_moved_keeps_its_node() -> None:

@@ -2,7 +2,7 @@
 
 import stat
 from collections.abc import Hashable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -159,12 +159,16 @@ class Names:
         """UNLINK."""
         name = requests.name_in(request.rest)
         parent, directory = self.place(request)
-        with self._freshness.asked_for(self.path(parent, name)):
+        with self._freshness.asked_for(self.path(parent, name)), self._gone(parent, name):
             self._operations.unlink(directory, name)
         record = self._table.removed(parent, name)
         if isinstance(record, FileRecord) and (record.places or parent.derived):
             self._freshness.forget_attributes(record.id)  # the kernel takes it for gone, and it has other names
         return b""
+
+    def _gone(self, parent: DirectoryRecord, name: str) -> AbstractContextManager[None]:
+        """Return what holds while a file is removed, or replaced; in a view it is not, but shows no more."""
+        return nullcontext() if parent.derived else self._table.leaving(parent, name)
 
     def rmdir(self, request: Request) -> Body:
         """RMDIR."""
@@ -187,7 +191,7 @@ class Names:
         new_parent = self._table.directory(it.new_parent)
         new_directory = self._resolver.directory(new_parent, request)
         old_path, new_path = self.path(parent, it.old_name), self.path(new_parent, it.new_name)
-        with self._freshness.asked_for(old_path, new_path):
+        with self._freshness.asked_for(old_path, new_path), self._gone(new_parent, it.new_name):
             self._operations.rename(
                 directory, it.old_name, new_directory, it.new_name, replace=not it.flags & _NO_REPLACE
             )

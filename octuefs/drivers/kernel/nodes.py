@@ -8,7 +8,8 @@ the daemon lives. All calls take the table's lock, for memory work alone.
 import itertools
 import math
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 
 from octuefs.drivers.kernel.requests import ROOT_ID
 from octuefs.errors import StaleNode
@@ -277,6 +278,32 @@ class NodeTable:
             record = above
 
     # --- names that change
+
+    @contextmanager
+    def leaving(self, parent: DirectoryRecord, name: str) -> Iterator[None]:
+        """Let a file that is removed in this context be joined by none that is found from now on, unless that fails.
+
+        Its inode number may be another file's before the removal is answered. A file with another name stays.
+        """
+        with self._lock:
+            record = self._leaves(parent, name)
+            if record is not None:
+                del self._files[record.key]
+        try:
+            yield
+        except BaseException:
+            if record is not None:
+                with self._lock:
+                    self._files.setdefault(record.key, record)
+            raise
+
+    def _leaves(self, parent: DirectoryRecord, name: str) -> FileRecord | None:
+        """Return the file at a place, if look-ups lead to it and it has no other name outside of views."""
+        record = parent.children.get(name)
+        if not isinstance(record, FileRecord) or self._files.get(record.key) is not record:
+            return None
+        others = (it for it in record.places if not it[0].derived and it != (parent, name))
+        return record if next(others, None) is None else None
 
     def removed(self, parent: DirectoryRecord, name: str) -> Record | None:
         """Take note that what stood at a place is gone from it, and return what that was, as far as it was known."""

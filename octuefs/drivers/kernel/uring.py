@@ -5,9 +5,11 @@ CPU answers there, without waking another. What has to wait is answered by a wor
 the queue's thread send it: the ring is the thread's alone. FORGET, INTERRUPT and notifications stay on /dev/fuse.
 """
 
+import errno
 import logging
 import mmap
 import os
+import signal
 import struct
 import threading
 from collections import deque
@@ -37,6 +39,8 @@ _COMMIT_ID_AT: Final = 264
 _PAYLOAD_SIZE = struct.Struct("=I")
 _VECTORS = struct.Struct("=QQQQ")
 _COMMAND = struct.Struct("=QQH")
+_ENDED: Final = frozenset({errno.ENOTCONN, errno.ECANCELED, errno.ENODEV})
+"""What is told of an entry when the connection has ended."""
 _WAKE: Final = 1 << 32
 """The user data of the read that another thread's `eventfd_write` ends."""
 
@@ -103,6 +107,10 @@ class QueueThread:
             self._go_on.wait()
             if self._wanted:
                 self._serve(ring)
+        except OSError as error:
+            # The kernel would answer nobody any more: a mount that ends is better than one that hangs.
+            logger.error("requests cannot come over io_uring (%s); mount with --io-uring off", error.strerror)
+            os.kill(os.getpid(), signal.SIGTERM)
         finally:
             ring.close()
 
@@ -115,14 +123,14 @@ class QueueThread:
         rooms, unpack, sizes = self._rooms, _IN.unpack_from, _PAYLOAD_SIZE.unpack_from
         while left:
             for slot, result in ring.enter():
+                if result < 0 and -result not in _ENDED:
+                    raise OSError(-result, os.strerror(-result))
                 if slot == _WAKE:
-                    if result < 0:
-                        raise OSError(-result, f"queue {self._queues[0]} cannot be woken: {os.strerror(-result)}")
                     self._send_answered(ring)
                     self._arm(ring)
                     continue
                 if result < 0:
-                    left -= 1  # the connection has ended
+                    left -= 1
                     continue
                 request = requests_by_slot[slot]
                 at = slot * _HEADER_ROOM
