@@ -17,6 +17,8 @@ from model.metadata import NOTHING, Metadata, Record, join, name, new_id, parent
 from model.mounts import get
 from model.worlds import World
 
+from support.mounting import current_driver
+
 SETTLES_SECONDS = 6.0
 """What others change shows within a second (DESIGN 3.3); the rest is for a machine that is busy."""
 KERNEL_SECONDS = 0.6
@@ -389,6 +391,8 @@ class Twin:
         if real != real_new:
             os.rename(self.plain / real, self.plain / real_new)
             self.metadata.renamed(real, real_new)
+        if real == real_new and target == "file" and current_driver() != "libfuse":
+            return  # one file to the kernel, which changes nothing then (rename(2)); over libfuse they are two
         lost = {label} if label != other else set()
         self._relabel(real_new, lambda labels: (labels - lost) | {other})
         self.settle_views()

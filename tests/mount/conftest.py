@@ -1,16 +1,34 @@
 """Real mounts of the same files in a folder and in a bucket."""
 
+import fcntl
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 from mount.trees import CloudSource, LocalSource, Source
 
 from support.gcs import Bucket, GcsServer
 
+_CACHES = Path(tempfile.gettempdir()) / "octuefs-tests-kernel-caches"
+"""Locked while tests count what the kernel's caches save, and against all others where these are dropped."""
+
 SourceMaker = Callable[[str], AbstractContextManager[Source]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def caches_of_the_kernel(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no other worker drop the kernel's caches, which are those of all mounts, while requests are counted."""
+    module = request.module.__name__.rpartition(".")[2]
+    if not module.startswith("test_kernel_"):
+        yield
+        return
+    with _CACHES.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if module == "test_kernel_forgetting" else fcntl.LOCK_SH)
+        yield
 
 
 @pytest.fixture(scope="session")

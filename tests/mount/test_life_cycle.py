@@ -598,7 +598,7 @@ def test_a_mount_that_fails_in_the_daemon_says_why_and_leaves_nothing(source: Pa
         check=False,
     )
     line = refusal(result)
-    assert line.startswith(f"libfuse could not mount on {point}")
+    assert line.startswith(f"could not mount on {point}: /dev/fuse is no FUSE device")
     assert os.listdir(point) == []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -197,7 +198,7 @@ def test_a_metadata_file_that_is_none_harms_nobody(malformed: Path, name: str) -
 
 def test_a_metadata_file_outside_of_the_dataset_is_not_followed(malformed: Path) -> None:
     secret = Path("/etc/hostname").read_text().strip()
-    assert not secret or secret not in errors_of(malformed)
+    assert not secret or not re.search(rf"\b{re.escape(secret)}\b", errors_of(malformed))
 
 
 def test_a_metadata_file_that_is_a_link_inside_the_dataset_is_read(malformed: Path) -> None:

@@ -90,6 +90,11 @@ def driven_by(driver: str) -> Iterator[None]:
             os.environ[DRIVER] = before
 
 
+def current_driver() -> str:
+    """The driver of mounts that are made now."""
+    return os.environ.get(DRIVER, DRIVERS[0])
+
+
 @contextlib.contextmanager
 def mounted(
     source: str | Path,

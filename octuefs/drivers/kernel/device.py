@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import socket
+import stat
 import struct
 import subprocess
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ _MNT_DETACH = 2
 _NAME_BYTES = 1000
 """How much of its source's name a mount shows: fusermount3 does not unmount what has a longer line than a page."""
 _UMOUNT_NOFOLLOW = 8
+_FUSE_DEVICE = os.makedev(10, 229)
+"""As Documentation/admin-guide/devices.txt has it."""
 
 _IOC_CLONE = 0x8004E500
 _IOC_BACKING_OPEN = 0x4010E501
@@ -150,7 +153,14 @@ def _mount_directly(mount_point: str, options: MountOptions, descriptor: int) ->
     number = ctypes.get_errno()
     if number == errno.EPERM:
         return False
-    raise from_os_error(OSError(number, os.strerror(number)), f"mount on {mount_point}")
+    if number == errno.EINVAL and not _is_fuse(descriptor):
+        raise OctuefsError(f"could not mount on {mount_point}: {DEVICE} is no FUSE device; see `octuefs doctor`")
+    raise from_os_error(OSError(number, os.strerror(number)), f"could not mount on {mount_point}")
+
+
+def _is_fuse(descriptor: int) -> bool:
+    facts = os.fstat(descriptor)
+    return stat.S_ISCHR(facts.st_mode) and facts.st_rdev == _FUSE_DEVICE
 
 
 def _mount_by_helper(mount_point: str, options: MountOptions) -> int:

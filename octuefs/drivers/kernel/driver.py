@@ -51,6 +51,8 @@ class KernelDriver:
         self._kernel_opens = kernel_opens
         self._no_io_uring = ""
         self._readahead_raised = False
+        self._number: str | None = None
+        """The mount's device number: other mounts may come to stand at its place."""
 
     def serve(self, mounted: Callable[[], None]) -> None:
         """Mount and answer until unmounted or told to end by SIGINT, SIGTERM or SIGHUP; then unmount.
@@ -61,6 +63,7 @@ class KernelDriver:
         if self._io_uring == "on":
             switch_uring_on()
         device = devices.mount(self._mount_point, self._options)
+        self._number = device_number(self._mount_point)
         ending = threading.Event()
         threads: list[threading.Thread] = []
         try:
@@ -71,7 +74,8 @@ class KernelDriver:
             mounted()
             ending.wait()
         finally:
-            devices.unmount(self._mount_point, privileged=device.privileged)
+            if device_number(self._mount_point) == self._number:  # and no other mount's, made at this place since
+                devices.unmount(self._mount_point, privileged=device.privileged)
             latest = time.monotonic() + _LAST_SECONDS
             for thread in threads:
                 thread.join(max(0.0, latest - time.monotonic()))
@@ -135,8 +139,7 @@ class KernelDriver:
 
     def _raise_readahead(self) -> bool:
         """Let the kernel read further ahead than the 128 KiB that it keeps to, where we may say so."""
-        number = device_number(self._mount_point)
-        return number is not None and devices.raise_readahead(number, _READAHEAD_KIB)
+        return self._number is not None and devices.raise_readahead(self._number, _READAHEAD_KIB)
 
     # --- how it is
 
