@@ -77,10 +77,6 @@ class Operations:
         """
         return self._tree.version(path)
 
-    def is_fresh(self, path: str) -> bool:
-        """Say whether `version(path)` would not wait; what it would wait for is begun where it would."""
-        return self._tree.is_fresh(path)
-
     def version_at_once(self, path: str) -> int | None:
         """Return `version(path)`, or None where that would wait."""
         return self._tree.version_at_once(path)

@@ -158,10 +158,6 @@ class DiskSource(ByteSource, Protocol):
         """
         ...
 
-    def read_into(self, offset: int, room: memoryview) -> int:
-        """Do the same, waiting as long as it takes."""
-        ...
-
     def lend(self) -> AbstractContextManager[int]:
         """Lend the descriptor for as long as the context lasts; its position counts for nothing.
 

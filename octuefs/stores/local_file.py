@@ -116,11 +116,6 @@ class LocalFile:
             self._never_waits = True
             return _fill(fd, room, offset, 0)
 
-    def read_into(self, offset: int, room: memoryview) -> int:
-        """See `DiskSource`."""
-        with self._use as fd:
-            return _fill(fd, room, offset, 0)
-
     def lend(self) -> AbstractContextManager[int]:
         """See `DiskSource`: the descriptor stays open for that long, be the file closed or not."""
         return self._use

@@ -40,10 +40,6 @@ class LocalOpenFile:
         """See `DiskSource`."""
         return self._file.read_now(offset, room)
 
-    def read_into(self, offset: int, room: memoryview) -> int:
-        """See `DiskSource`."""
-        return self._file.read_into(offset, room)
-
     def lend(self) -> AbstractContextManager[int]:
         """See `DiskSource`."""
         return self._file.lend()

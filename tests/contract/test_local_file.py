@@ -37,11 +37,6 @@ def open_file(file: DiskFile) -> LocalOpenFile:
     return LocalOpenFile(file, "f", lambda _: None, lambda _: None, lambda _: None)
 
 
-def read(source: DiskSource, offset: int, size: int) -> bytes:
-    room = bytearray(size)
-    return bytes(room[: source.read_into(offset, memoryview(room))])
-
-
 def read_now(source: DiskSource, offset: int, size: int) -> bytes | None:
     room = bytearray(size)
     number = source.read_now(offset, memoryview(room))
@@ -62,7 +57,7 @@ def test_a_listed_file_of_a_disk_is_one_too(folder: Folder) -> None:
     source = place.store.open(place.store.stat("f"))
     assert isinstance(source, DiskSource)
     assert not isinstance(source, Unnamed)
-    assert read(source, 250, 12) == DATA[250:262]
+    assert source.read(250, 12) == DATA[250:262]
     assert read_now(source, 0, 10) in (DATA[:10], None)
     with source.lend() as fd:
         assert os.fstat(fd).st_size == len(DATA)
@@ -71,13 +66,6 @@ def test_a_listed_file_of_a_disk_is_one_too(folder: Folder) -> None:
 
 
 # --- reading
-
-
-def test_bytes_are_read_into_the_room_up_to_the_end_of_the_file(file: LocalFile) -> None:
-    assert read(file, 250, 12) == DATA[250:262]
-    assert read(file, len(DATA) - 3, 12) == DATA[-3:]
-    assert read(file, len(DATA), 12) == b""
-    assert read(file, 0, 0) == b""
 
 
 def test_bytes_at_hand_are_read_without_waiting(file: LocalFile) -> None:
@@ -96,7 +84,7 @@ def test_bytes_that_are_not_at_hand_are_not_waited_for(folder: Folder, tmp_path:
     opened = folder.store.open_file("f", os.O_RDONLY)
     with suppress(OSError):
         assert read_now(opened, 0, len(DATA)) in (None, DATA)
-    assert read(opened, 0, len(DATA)) == DATA
+    assert opened.read(0, len(DATA)) == DATA
     opened.close()
 
 
@@ -117,7 +105,7 @@ class Preadv:
 def test_a_short_count_before_the_end_is_asked_for_the_rest(file: LocalFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "preadv", Preadv(4, 3, 0, 4, 6))
     assert read_now(file, 0, 10) == DATA[:7]
-    assert read(file, 5, 10) == DATA[5:15]
+    assert read_now(file, 5, 10) == DATA[5:15]
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EOPNOTSUPP])
@@ -149,11 +137,9 @@ def test_where_the_system_cannot_read_without_waiting_it_does_not(
 
 
 def test_a_failure_of_the_disk_is_one_of_ours(file: LocalFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "preadv", Preadv(OSError(errno.EIO, ""), OSError(errno.EIO, "")))
+    monkeypatch.setattr(os, "preadv", Preadv(OSError(errno.EIO, "")))
     with pytest.raises(LocalFailure):
         read_now(file, 0, 10)
-    with pytest.raises(LocalFailure):
-        read(file, 0, 10)
 
 
 # --- lending

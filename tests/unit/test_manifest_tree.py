@@ -838,11 +838,11 @@ def test_what_is_told_of_a_dataset_counts_as_long_as_it_says_and_nothing_else_at
 
 def test_a_path_over_all_datasets_is_fresh_where_none_is_waited_for(farm: Several) -> None:
     paths = ("/", "/.octuefs/status", "/by-label/a", "/mast/a.csv", "/turbines/a.csv")
-    assert [farm.operations.is_fresh(path) for path in paths] == [True] * 5
+    assert [farm.operations.version_at_once(path) is not None for path in paths] == [True] * 5
     farm.of["mast"].keeper.begin_expiring = lambda: object()  # type: ignore[method-assign,assignment,return-value]
-    assert [farm.operations.is_fresh(path) for path in paths] == [True, True, False, False, True]
+    assert [farm.operations.version_at_once(path) is not None for path in paths] == [True, True, False, False, True]
     farm.parts["mast"].answers_at_once = False
-    assert [farm.operations.is_fresh(path) for path in paths] == [False, False, False, False, True]
+    assert [farm.operations.version_at_once(path) is not None for path in paths] == [False, False, False, False, True]
 
 
 def test_who_observes_is_told_of_all_datasets_by_their_paths_in_the_mount(farm: Several) -> None:

@@ -165,11 +165,12 @@ def test_what_the_keeper_says_counts_for_all_but_the_control_panel(world: World)
 
 
 def test_a_path_is_not_fresh_where_its_version_is_waited_for(world: World) -> None:
-    assert world.operations.is_fresh("/a.csv")
+    assert world.operations.version_at_once("/a.csv") is not None
     world.keeper.begin_expiring = lambda: object()  # type: ignore[method-assign,assignment,return-value]
-    assert not world.operations.is_fresh("/a.csv")
-    assert world.operations.is_fresh("/")
-    assert world.operations.is_fresh("/.octuefs/status")
+    waits = world.operations.version_at_once("/a.csv") is None
+    assert waits == world.dataset.in_cloud  # a disk is never waited for
+    assert world.operations.version_at_once("/") is not None
+    assert world.operations.version_at_once("/.octuefs/status") is not None
 
 
 def test_who_observes_is_told_by_paths_in_the_mount(new_world: Callable[..., World]) -> None:
