@@ -57,8 +57,11 @@ def test_they_have_the_umask_and_the_environment_of_who_runs_them(bucket: Bucket
 def test_one_that_takes_too_long_is_killed(dataset: Path, tmp_path: Path) -> None:
     point = tmp_path / "point"
     point.mkdir()
-    with pytest.raises(subprocess.TimeoutExpired):
-        run_octuefs("mount", "--foreground", dataset, point, timeout=3)
+    for seconds in (3, 10, 30):  # the first that is enough to mount, on a machine that is busy
+        with pytest.raises(subprocess.TimeoutExpired):
+            run_octuefs("mount", "--foreground", dataset, point, timeout=seconds)
+        if mounts_below(point):
+            break
     try:
         # Its mount is there and answers nobody.
         assert mounts_below(point) == [point]
