@@ -34,7 +34,7 @@ def source(mount: Native, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _mounts() -> list[str]:
-    return Path("/proc/self/mountinfo").read_text().splitlines()
+    return Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
 
 
 @pytest.fixture

@@ -165,7 +165,11 @@ def test_the_system_lists_the_mount_with_its_type_source_and_safe_options(source
         assert (mount.file_system, mount.source) == ("fuse.octuefs", str(source))
         options = mount.options.split(",")
         assert {"rw", "nosuid", "nodev"} <= set(options)
-        lines = [line for line in Path("/proc/mounts").read_text().splitlines() if line.split()[1] == str(point)]
+        lines = [
+            line
+            for line in Path("/proc/mounts").read_text(errors="surrogateescape").splitlines()
+            if line.split()[1] == str(point)
+        ]
         (line,) = lines
         superblock = line.split()[3].split(",")
         assert "default_permissions" in superblock
@@ -321,7 +325,11 @@ def test_sources_and_mount_points_of_any_name_work(name: str, tmp_path: Path) ->
         mount = mount_of(point)
         assert (mount.source, mount.file_system) == (str(source), "fuse.octuefs")
         assert {"rw", "nosuid"} <= set(mount.options.split(","))
-        lines = [line.split() for line in Path("/proc/mounts").read_text().splitlines() if "fuse.octuefs" in line]
+        lines = [
+            line.split()
+            for line in Path("/proc/mounts").read_text(errors="surrogateescape").splitlines()
+            if "fuse.octuefs" in line
+        ]
         assert all("allow_other" not in fields[3].split(",") for fields in lines if fields[0].startswith(str(tmp_path)))
         assert status_of(point)["source"] == str(source)
         assert run_octuefs("refresh", point).returncode == 0

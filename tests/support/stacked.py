@@ -44,7 +44,7 @@ def unmounted_after(point: Path) -> Iterator[Path]:
 
 
 def _kind(point: Path) -> str:
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     return next(line.split(" - ")[1].split()[0] for line in reversed(lines) if line.split()[4] == os.fspath(point))
 
 
