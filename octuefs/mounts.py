@@ -22,6 +22,8 @@ class Mount:
     file_system: str
     source: str
     options: str
+    device: str = ""
+    """The number of its device, `major:minor`, where the system says it."""
 
     @property
     def is_ours(self) -> bool:
@@ -34,12 +36,7 @@ def device_number(mount_point: str) -> str | None:
 
     :param mount_point: its path as os.path.realpath has it; nothing is looked at there
     """
-    found = None
-    for line in _MOUNTINFO.read_bytes().splitlines():
-        fields = line.split(b" ")
-        if _unescape(fields[4]) == mount_point:
-            found = fields[2].decode()
-    return found
+    return next((mount.device for mount in reversed(mounts()) if mount.mount_point == mount_point), None)
 
 
 def _unescape(field: bytes) -> str:
@@ -56,7 +53,8 @@ def mounts() -> list[Mount]:
     for line in lines:
         left, _, right = line.partition(b" - ")
         fields, rest = left.split(b" "), right.split(b" ")
-        found.append(Mount(_unescape(fields[4]), rest[0].decode(), _unescape(rest[1]), fields[5].decode()))
+        point, device = _unescape(fields[4]), fields[2].decode()
+        found.append(Mount(point, rest[0].decode(), _unescape(rest[1]), fields[5].decode(), device))
     return found
 
 

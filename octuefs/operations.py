@@ -30,7 +30,7 @@ from octuefs.errors import (
 from octuefs.handles import BadHandle, ControlHandle, DirectoryHandle, HandleTable, ReadHandle, Synced, WriteHandle
 from octuefs.report import Report, printable
 from octuefs.stores.base import ByteSource, DiskSource, Space
-from octuefs.stores.writing import Times
+from octuefs.stores.writing import Times, privileges_in
 from octuefs.tree.namespace import MountedTree
 from octuefs.tree.node import Attributes, DirectoryEntry, Node
 from octuefs.writing.base import Caller, DiskOpenFile, OpenFile, Unnamed
@@ -362,6 +362,21 @@ class Operations:
         """chmod(2)."""
         node.check_writable()
         node.set_mode(stat.S_IMODE(mode))
+
+    def drop_privileges(self, node: Node) -> None:
+        """Take setuid and setgid away, as a write does; a disk has done so itself."""
+        mode = stat.S_IMODE(node.attributes().mode)
+        if gone := privileges_in(mode):
+            self.chmod(node, mode & ~gone)
+
+    def fdrop_privileges(self, handle: int) -> None:
+        """Do the same to an open file, whether it still has a name or not."""
+        mode = stat.S_IMODE(self.fgetattr(handle).mode)
+        if gone := privileges_in(mode):
+            try:
+                self.chmod(self.node_of(handle), mode & ~gone)
+            except NotFound:
+                self.fchmod(handle, mode & ~gone)
 
     def chown(self, node: Node, uid: int, gid: int) -> None:
         """chown(2); -1 leaves one as it is."""

@@ -81,13 +81,13 @@ class LibfuseAdapter:
 
     def __call__(self, operation: str, *arguments: Any) -> Any:
         """Run one operation and turn whatever it raises into an OSError with an errno."""
-        if operation in _BY_PATH:
-            self._overtaken.refuse(_with_thread, (operation, arguments[0]))
+        if self._overtaken and operation in _BY_PATH:
+            self._overtaken.refuse((operation, arguments[0], calling_thread()))
         try:
             return getattr(self, operation)(*arguments)
         except OctuefsError as error:
             if isinstance(error, Conflict) and operation in _BY_PATH:
-                self._overtaken.note(_with_thread((operation, arguments[0])), error)
+                self._overtaken.note((operation, arguments[0], calling_thread()), error)
             self._operations.note_failure(operation, arguments[0] or "an open file", error)
             raise OSError(to_errno(error), str(error)) from error
         except OSError as error:
@@ -157,7 +157,8 @@ class LibfuseAdapter:
         try:
             return self._operations.getattr(self._resolve(path))
         except NotFound:
-            self._vanished.forget(_with_thread, (path,))  # the kernel has looked again, and will not try to open it
+            if self._vanished:  # the kernel has looked again, and will not try to open it
+                self._vanished.forget((path, calling_thread()))
             raise
 
     def readlink(self, path: str) -> str:
@@ -222,7 +223,7 @@ class LibfuseAdapter:
         except NotFound as error:
             # The kernel took the name for there: as on every ESTALE it looks again, and O_CREAT then makes the file.
             # What is still found at the second try and cannot be opened is not there, as its error says.
-            if self._vanished.is_first(_with_thread((path,))):
+            if self._vanished.is_first((path, calling_thread())):
                 raise OSError(errno.ESTALE, str(error)) from error
             raise
         self._opened(path, info, opened)
@@ -346,10 +347,6 @@ class LibfuseAdapter:
     def removexattr(self, path: str, name: str) -> None:
         """removexattr(2)."""
         self._operations.removexattr(self._resolve(path), name)
-
-
-def _with_thread(call: tuple[str, ...]) -> tuple[str | int, ...]:
-    return *call, calling_thread()
 
 
 def _caller() -> Caller:

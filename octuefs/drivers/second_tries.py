@@ -7,12 +7,9 @@ first: the first try has had the store looked at, so the second would change, un
 
 import threading
 import time
-from collections.abc import Callable, Hashable
-from typing import TypeVar
+from collections.abc import Hashable
 
 from octuefs.errors import OctuefsError, to_errno
-
-T = TypeVar("T")
 
 _SECONDS = 1.0
 _MOST = 16_384
@@ -32,18 +29,18 @@ class SecondTries:
             if len(self._errors) > _MOST:
                 del self._errors[next(iter(self._errors))]
 
-    def take(self, call: Hashable) -> OctuefsError | None:
-        """Return how a call failed a moment ago, once; None where it did not."""
-        with self._lock:
-            error, until = self._errors.pop(call, (None, 0.0))
-        return error if until > time.monotonic() else None
+    def __bool__(self) -> bool:
+        """Say whether any call has failed so of late: else nobody need name theirs."""
+        return bool(self._errors)
 
-    def refuse(self, name: Callable[[T], Hashable], call: T) -> None:
-        """Refuse a call that failed a moment ago, for the same reason; `name` returns what it was noted by.
+    def refuse(self, call: Hashable) -> None:
+        """Refuse a call that failed a moment ago, once, for the same reason.
 
         :raise OSError: with its errno
         """
-        if self._errors and (error := self.take(name(call))) is not None:
+        with self._lock:
+            error, until = self._errors.pop(call, (None, 0.0))
+        if error is not None and until > time.monotonic():
             raise OSError(to_errno(error), str(error))
 
 
@@ -65,8 +62,11 @@ class Once:
                 del self._until[next(iter(self._until))]
         return True
 
-    def forget(self, name: Callable[[T], Hashable], call: T) -> None:
+    def forget(self, call: Hashable) -> None:
         """Take note that there will be no second try."""
-        if self._until:
-            with self._lock:
-                self._until.pop(name(call), None)
+        with self._lock:
+            self._until.pop(call, None)
+
+    def __bool__(self) -> bool:
+        """Say whether any call may be tried again."""
+        return bool(self._until)

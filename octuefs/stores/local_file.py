@@ -13,7 +13,7 @@ from octuefs.errors import Unsupported, from_os_error
 from octuefs.stores.base import DiskSource, ObjectInfo
 from octuefs.stores.in_memory import lies_in_memory
 from octuefs.stores.local_root import version_of
-from octuefs.stores.writing import Times
+from octuefs.stores.writing import Times, privileges_in
 
 _RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 """Absent where the system cannot read without waiting."""
@@ -160,8 +160,7 @@ class LocalFile:
         """Take setuid away, and setgid where it means to run as the group; done once."""
         self._privileges_cleared = True
         mode = stat.S_IMODE(os.fstat(fd).st_mode)
-        gone = mode & stat.S_ISUID | (mode & stat.S_ISGID if mode & stat.S_IXGRP else 0)
-        if gone:
+        if gone := privileges_in(mode):
             os.fchmod(fd, mode & ~gone)
 
     def truncate(self, length: int) -> None:

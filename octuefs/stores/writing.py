@@ -4,6 +4,7 @@ The writers (`octuefs.writing`) call; every exception that leaves is one of `oct
 the dataset's root, "" is the root itself. Any thread may call, and no call here holds a lock while it waits.
 """
 
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,6 +14,12 @@ from octuefs.stores.base import DiskSource, ObjectInfo, Ownership, Store
 
 Times = tuple[int | None, int | None]
 """(atime, mtime) in nanoseconds since the epoch; None leaves one as it is."""
+
+
+def privileges_in(mode: int) -> int:
+    """Return the bits of a mode that a write takes away: setuid, and setgid where it means to run as the group."""
+    gone = mode & (stat.S_ISUID | stat.S_ISGID)
+    return gone if mode & stat.S_IXGRP else gone & stat.S_ISUID
 
 
 # --- a disk

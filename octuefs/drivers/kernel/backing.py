@@ -120,19 +120,18 @@ class OpenFiles:
         """Return what is known of a handle."""
         return self._handles.get(handle)
 
-    def closed(self, handle: int) -> Opening | None:
-        """Forget a handle, before it is closed, and return what was known of it."""
+    def closed(self, handle: int) -> None:
+        """Forget a handle, before it is closed."""
         with self._lock:
             opening = self._handles.pop(handle, None)
             if opening is None:
-                return None
+                return
             record = opening.record
             self._table.released(record, handle)
             if record.backing and not any(self._handles[it].passed_through for it in record.handles):
                 self._device.close_backing(record.backing)
                 record.backing = 0
                 self._backings -= 1
-            return opening
 
     @property
     def passed_through(self) -> int:

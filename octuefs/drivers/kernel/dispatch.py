@@ -86,8 +86,8 @@ class Dispatcher:
         if request.opcode in _AT_ONCE:
             request.may_wait = False
             try:
-                if opcode == requests.OPEN:
-                    self._tries.refuse(_call, request)
+                if self._tries and opcode == requests.OPEN:
+                    self._tries.refuse(_call(request))
                 return 0, handler(request)
             except WouldWait:
                 pass
@@ -106,8 +106,8 @@ class Dispatcher:
         body: Body = b""
         unique = request.unique
         try:
-            if request.opcode in _BY_PATH:
-                self._tries.refuse(_call, request)
+            if self._tries and request.opcode in _BY_PATH:
+                self._tries.refuse(_call(request))
             body = handler(request)
             self._freshness.raise_epoch()
         except Exception as failure:

@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 import time
-from typing import Final
 
 from octuefs.drivers.kernel import replies, requests
 from octuefs.drivers.kernel.freshness import Freshness
@@ -13,11 +12,8 @@ from octuefs.drivers.kernel.nodes import DirectoryRecord, FileRecord, NodeTable,
 from octuefs.drivers.kernel.request import Body, Handler, Request, WouldWait
 from octuefs.drivers.kernel.requests import NOW, SetAttributes
 from octuefs.drivers.kernel.resolving import Resolver
-from octuefs.errors import OctuefsError, StaleNode
+from octuefs.errors import StaleNode
 from octuefs.operations import IO_BYTES, Operations
-from octuefs.tree.node import Node
-
-_PRIVILEGES: Final = stat.S_ISUID | stat.S_ISGID
 
 
 class Facts:
@@ -69,7 +65,7 @@ class Facts:
         """SETATTR."""
         record = self._table.get(request.node)
         change = requests.set_attributes(request.head)
-        with self._freshness.asked_for(*self._paths(record)):
+        with self._freshness.asked_for(*self._names.paths(record)):
             if not self._set_by_name(record, change, request):
                 assert isinstance(record, FileRecord)
                 self._set_by_handle(record, change)
@@ -100,7 +96,7 @@ class Facts:
         if change.size is not None:
             operations.truncate(node, change.size)
         if change.kills_suidgid:
-            self._take_privileges(node)
+            operations.drop_privileges(node)
         if change.atime is not None or change.mtime is not None:
             operations.utimens(node, (_moment(change.atime), _moment(change.mtime)))
         return True
@@ -117,21 +113,6 @@ class Facts:
         if change.atime is not None or change.mtime is not None:
             operations.futimens(handle, (_moment(change.atime), _moment(change.mtime)))
 
-    def _take_privileges(self, node: Node) -> None:
-        """Take setuid away, and setgid where it means to run as the group; a disk has done so itself."""
-        mode = stat.S_IMODE(self._operations.getattr(node).mode)
-        if gone := privileges_in(mode):
-            self._operations.chmod(node, mode & ~gone)
-
-    def _paths(self, record: Record) -> list[str]:
-        """Return the paths in the mount by which the kernel knows something."""
-        try:
-            if isinstance(record, DirectoryRecord):
-                return [self._table.path_of(record)]
-            return [self._names.path(parent, name) for parent, name in record.places]
-        except StaleNode:
-            return []
-
     def readlink(self, request: Request) -> Body:
         """READLINK."""
         node = self._resolver.node(self._table.file(request.node), request)
@@ -140,10 +121,7 @@ class Facts:
     def statfs(self, request: Request) -> Body:
         """STATFS."""
         record = self._table.get(request.node)
-        try:
-            path = (self._paths(record) or ["/"])[0]
-        except OctuefsError:
-            path = "/"
+        path = next(iter(self._names.paths(record)), "/")
         return replies.space(self._operations.statfs(path), IO_BYTES)
 
     # --- extended ones
@@ -169,22 +147,16 @@ class Facts:
         """SETXATTR."""
         name, value, flags = requests.setxattr_request(request.head, request.rest)
         record = self._table.get(request.node)
-        with self._freshness.asked_for(*self._paths(record)):
+        with self._freshness.asked_for(*self._names.paths(record)):
             self._operations.setxattr(self._resolver.to_change(record, request), name, value, flags)
         return b""
 
     def removexattr(self, request: Request) -> Body:
         """REMOVEXATTR."""
         record = self._table.get(request.node)
-        with self._freshness.asked_for(*self._paths(record)):
+        with self._freshness.asked_for(*self._names.paths(record)):
             self._operations.removexattr(self._resolver.to_change(record, request), requests.name_in(request.rest))
         return b""
-
-
-def privileges_in(mode: int) -> int:
-    """Return the bits of a mode that a write takes away: setuid, and setgid where it means to run as the group."""
-    gone = mode & _PRIVILEGES
-    return gone if mode & stat.S_IXGRP else gone & stat.S_ISUID
 
 
 def _as_asked(request: Request, data: bytes) -> bytes:

@@ -5,7 +5,6 @@ from typing import Final
 
 from octuefs.drivers.kernel import replies, requests
 from octuefs.drivers.kernel.backing import OpenFiles, Opening, Replaced
-from octuefs.drivers.kernel.facts import privileges_in
 from octuefs.drivers.kernel.freshness import Freshness
 from octuefs.drivers.kernel.names import Names, caller
 from octuefs.drivers.kernel.nodes import DirectoryRecord, FileRecord, NodeTable, Place
@@ -15,7 +14,7 @@ from octuefs.drivers.kernel.requests import OPEN_IN, OPEN_KILL_SUIDGID, READ_IN,
 from octuefs.drivers.kernel.resolving import Resolver
 from octuefs.drivers.second_tries import Once
 from octuefs.errors import NotFound, StaleNode
-from octuefs.operations import IO_BYTES, Opened, Operations
+from octuefs.operations import Opened, Operations
 from octuefs.stores.base import as_disk
 from octuefs.tree.node import Node
 from octuefs.writing.base import DiskOpenFile
@@ -80,29 +79,19 @@ class Files:
                 raise StaleNode(str(error)) from error
             raise
         if open_flags & OPEN_KILL_SUIDGID:
-            self._take_privileges(opened.handle)
+            self._operations.fdrop_privileges(opened.handle)
         return self._opened(record, opened, flags)
 
     def _open(self, record: FileRecord, flags: int, request: Request) -> Opened:
-        if flags & _WRITES:
-            self._resolver.check_places(record, request)
-        for node, place in self._resolver.candidates(record, request):
-            try:
-                opened = self._open_at(node, place, flags)
-            except NotFound:
-                self._resolver.not_at(record, place)
-                raise
-            if self._resolver.is_open(record, node, place, opened):
-                return opened
-            self._operations.release(opened.handle)
-            self._resolver.not_at(record, place)
-        raise StaleNode(f"node {record.id}: the file is not where it was found")
-
-    def _open_at(self, node: Node, place: Place, flags: int) -> Opened:
         if not flags & _WRITES:
-            return self._operations.open(node, flags)
-        with self._freshness.asked_for(self._names.path(*place)):
-            return self._operations.open(node, flags)
+            return self._resolver.opened(record, request, lambda node, _: self._operations.open(node, flags))
+
+        def open_at(node: Node, place: Place) -> Opened:
+            with self._freshness.asked_for(self._names.path(*place)):
+                return self._operations.open(node, flags)
+
+        self._resolver.check_places(record, request)
+        return self._resolver.opened(record, request, open_at)
 
     def _opened(self, record: FileRecord, opened: Opened, flags: int) -> bytes:
         """Take note of an open file and return the answer.
@@ -148,9 +137,7 @@ class Files:
         attributes = self._operations.fgetattr(opened.handle)
         record = self._names.found(parent, name, node, attributes)
         assert isinstance(record, FileRecord), "what was opened is no directory"
-        names = self._freshness.names(parent, derived=node.derived, volatile=node.volatile, seen=seen)
-        facts = self._freshness.facts(names, directory=False)
-        return replies.entry(record.id, attributes, IO_BYTES, names, facts), record
+        return self._names.told(parent, record, node, attributes, seen), record
 
     # --- reading and writing
 
@@ -182,17 +169,8 @@ class Files:
         handle, offset, size, flags, *_ = WRITE_IN.unpack_from(request.head)
         written = self._operations.write(handle, offset, bytes(request.rest[:size]))
         if flags & WRITE_KILL_SUIDGID:
-            self._take_privileges(handle)
+            self._operations.fdrop_privileges(handle)
         return replies.written(written)
-
-    def _take_privileges(self, handle: int) -> None:
-        """Take setuid and setgid away, as a write does; a disk has done so itself."""
-        mode = self._operations.fgetattr(handle).mode & 0o7777
-        if gone := privileges_in(mode):
-            try:
-                self._operations.chmod(self._operations.node_of(handle), mode & ~gone)
-            except NotFound:
-                self._operations.fchmod(handle, mode & ~gone)
 
     def fallocate(self, request: Request) -> Body:
         """FALLOCATE."""
@@ -228,9 +206,6 @@ class Files:
                 opening.version = version
                 source.mark_written()
 
-    def _paths(self, record: FileRecord) -> list[str]:
-        return [self._names.path(parent, name) for parent, name in record.places]
-
     def flush(self, request: Request) -> Body:
         """FLUSH."""
         handle = requests.handle_in(request.head)
@@ -239,7 +214,7 @@ class Files:
             return b""
         if not request.may_wait:
             raise WouldWait
-        with self._freshness.asked_for(*self._paths(opening.record)):
+        with self._freshness.asked_for(*self._names.paths(opening.record)):
             self._note_passed_through(opening, handle)
             self._operations.flush(handle)
         return b""
@@ -251,7 +226,7 @@ class Files:
         if opening is None:
             self._operations.fsync(handle, data_only=data_only)
             return b""
-        with self._freshness.asked_for(*self._paths(opening.record)):
+        with self._freshness.asked_for(*self._names.paths(opening.record)):
             self._note_passed_through(opening, handle)
             self._operations.fsync(handle, data_only=data_only)
         return b""
@@ -266,7 +241,7 @@ class Files:
             return b""
         if not request.may_wait:
             raise WouldWait
-        with self._freshness.asked_for(*self._paths(opening.record)):
+        with self._freshness.asked_for(*self._names.paths(opening.record)):
             self._note_passed_through(opening, handle)
             self._open_files.closed(handle)
             self._operations.release(handle)

@@ -82,6 +82,12 @@ class Names:
             record = self.found(parent, name, node, attributes)
             if remembered and isinstance(record, FileRecord) and record.handles:
                 attributes = self.of_handles(record) or attributes
+        return self.told(parent, record, node, attributes, seen)
+
+    def told(
+        self, parent: DirectoryRecord, record: Record, node: Node, attributes: Attributes | ObjectInfo, seen: int
+    ) -> bytes:
+        """Return the entry that says what was found under a name of `parent`; see `entry`."""
         names = self._freshness.names(parent, derived=node.derived, volatile=node.volatile, seen=seen)
         facts = self._freshness.facts(names, directory=isinstance(record, DirectoryRecord))
         if isinstance(record, DirectoryRecord) and isinstance(attributes, Attributes):
@@ -225,6 +231,15 @@ class Names:
             return f"{self._table.path_of(parent).rstrip('/')}/{name}"
         except StaleNode:
             return ""
+
+    def paths(self, record: Record) -> list[str]:
+        """Return the paths in the mount by which the kernel knows something, as far as it has any."""
+        if isinstance(record, FileRecord):
+            return [path for place in record.places if (path := self.path(*place))]
+        try:
+            return [self._table.path_of(record)]
+        except StaleNode:
+            return []
 
 
 def caller(request: Request) -> Caller:

@@ -16,7 +16,6 @@ from typing import Final
 from octuefs.drivers.kernel.nodes import FileRecord, NodeTable
 from octuefs.drivers.kernel.request import Request
 from octuefs.drivers.kernel.resolving import Resolver
-from octuefs.errors import StaleNode
 from octuefs.operations import Operations
 from octuefs.tree.node import Node
 
@@ -41,7 +40,6 @@ class PinnedFiles:
 
     def __init__(self, operations: Operations, table: NodeTable, resolver: Resolver) -> None:
         self._operations = operations
-        self._table = table
         self._resolver = resolver
         self._lock = threading.Lock()
         self._held: OrderedDict[int, _Held] = OrderedDict()
@@ -80,7 +78,8 @@ class PinnedFiles:
                 self._held.move_to_end(record.id)
                 held.users += 1
                 return held
-        mine = _Held(self._open(record, request), users=1)
+        opened = self._resolver.opened(record, request, lambda node, _: self._operations.open(node, os.O_RDONLY))
+        mine = _Held(opened.handle, users=1)
         with self._lock:
             held = self._held.setdefault(record.id, mine)
             held.users += held is not mine
@@ -90,15 +89,6 @@ class PinnedFiles:
         if oldest is not None:
             self._drop(oldest)
         return held
-
-    def _open(self, record: FileRecord, request: Request) -> int:
-        for node, place in self._resolver.candidates(record, request):
-            opened = self._operations.open(node, os.O_RDONLY)
-            if self._resolver.is_open(record, node, place, opened):
-                return opened.handle
-            self._operations.release(opened.handle)
-            self._resolver.not_at(record, place)
-        raise StaleNode(f"node {record.id}: the file was replaced or removed; open it again")
 
     def _give_back(self, held: _Held) -> None:
         with self._lock:

@@ -1,7 +1,7 @@
 """From the kernel's nodes to those of the tree, which may lead elsewhere with each change of the facts."""
 
 import stat
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Final
 
 from octuefs.drivers.kernel.nodes import DirectoryRecord, FileRecord, NodeTable, Place, Record
@@ -144,7 +144,24 @@ class Resolver:
             return info, True
         return self._operations.getattr(node), False
 
-    def is_open(self, record: FileRecord, node: Node, place: Place, opened: Opened) -> bool:
+    def opened(self, record: FileRecord, request: Request, open_at: Callable[[Node, Place], Opened]) -> Opened:
+        """Open the file that a record stands for, with `open_at` of each place where it was found.
+
+        :raise StaleNode: where it is not there any more
+        """
+        for node, place in self.candidates(record, request):
+            try:
+                opened = open_at(node, place)
+            except NotFound:
+                self.not_at(record, place)
+                raise
+            if self._is_open(record, node, place, opened):
+                return opened
+            self._operations.release(opened.handle)
+            self.not_at(record, place)
+        raise StaleNode(f"node {record.id}: the file was replaced or removed")
+
+    def _is_open(self, record: FileRecord, node: Node, place: Place, opened: Opened) -> bool:
         """Say whether a file that was just opened is the one that a record stands for."""
         if node.home is None:
             return self.key_of(place, node, self._operations.getattr(node)) == record.key
