@@ -196,7 +196,8 @@ def test_escaped_names_are_read_as_they_are() -> None:
 @pytest.mark.usefixtures("mountinfo")
 def test_a_mount_tells_its_type_source_and_options() -> None:
     mount = mounts.mount_at("/mnt/with space")
-    assert mount == mounts.Mount("/mnt/with space", "fuse.octuefs", "gs://bucket/a path", "rw,nosuid,nodev,relatime")
+    options = "rw,nosuid,nodev,relatime"
+    assert mount == mounts.Mount("/mnt/with space", "fuse.octuefs", "gs://bucket/a path", options, "0:40")
     assert mount.is_ours
     assert mounts.mounts()[3].source == "/s\\ource"
 
