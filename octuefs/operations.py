@@ -89,9 +89,13 @@ class Operations:
         """Have `callback` told of each change from now on, by its path in the mount; see `MountedTree.observe`."""
         self._tree.observe(callback)
 
+    def is_failure(self, call: str, error: Exception) -> bool:
+        """Say whether something failed or was refused, and people want the reason; a plain "no" is no failure."""
+        return isinstance(error, _FAILURES) or (isinstance(error, _REFUSALS) and call not in _QUESTIONS)
+
     def note_failure(self, call: str, path: str, error: Exception) -> None:
-        """Say in the report what failed or was refused, and why; a plain "no" is no failure."""
-        if isinstance(error, _FAILURES) or (isinstance(error, _REFUSALS) and call not in _QUESTIONS):
+        """Say in the report what failed, and why, where it is a failure."""
+        if self.is_failure(call, error):
             self._report.failure(f"{call} {printable(path)}: {error}")
 
     # --- names and attributes

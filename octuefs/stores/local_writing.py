@@ -71,7 +71,7 @@ class LocalWriting(LocalRoot):
         wanted = flags & _FLAGS | os.O_NOCTTY
         is_new = flags & os.O_CREAT and flags & os.O_EXCL
         if not is_new:
-            wanted |= os.O_NONBLOCK  # a FIFO must not hang us
+            wanted |= os.O_NONBLOCK  # a FIFO must not hang us; of a regular file it changes nothing (open(2))
         try:
             try:
                 fd = open_beneath(self._root(), path, wanted | os.O_NOFOLLOW, mode)
@@ -86,8 +86,6 @@ class LocalWriting(LocalRoot):
             raise self._failure(error, path) from error
         kind = stat.S_IFREG if is_new else os.fstat(fd).st_mode
         if stat.S_ISREG(kind):
-            if not is_new:
-                os.set_blocking(fd, True)
             return LocalFile(fd, full_path, partial(self._info, path), flags=flags)
         os.close(fd)
         if stat.S_ISDIR(kind):

@@ -175,10 +175,8 @@ class RecoveredFile(VirtualLeaf):
                 return entry
         raise NotFound(f"{self.path}: nothing of this name is kept")
 
-    @property
-    def volatile(self) -> bool:
-        """See `Node`: another may get its name."""
-        return True
+    volatile = True
+    """Another may get its name."""
 
     def attributes(self) -> Attributes:
         """See `Node`."""

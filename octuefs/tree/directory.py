@@ -38,12 +38,8 @@ class ScopeDirectory(Branch):
     def __init__(self, context: Context, scope: Scope, path: str) -> None:
         self.context = context
         self.scope = scope
+        self.dataset: Dataset = scope.dataset
         self.path = path
-
-    @property
-    def dataset(self) -> Dataset:
-        """The dataset."""
-        return self.scope.dataset
 
     def check_writable(self) -> None:
         """See `Node`."""

@@ -211,10 +211,8 @@ class DocumentNode(VirtualLeaf):
         self._scope = scope
         self._documents = documents
 
-    @property
-    def volatile(self) -> bool:
-        """See `Node`: the kernel would cut what it reads at the length that was written."""
-        return True
+    volatile = True
+    """The kernel would cut what it reads at the length that was written."""
 
     def _text(self) -> bytes:
         """Return the text as programs see it."""
@@ -271,10 +269,8 @@ class StoredDocumentNode(OtherNode):
         """See `Node`: it stands at its path alone, for what a program writes there shows before it is stored."""
         return None
 
-    @property
-    def volatile(self) -> bool:
-        """See `Node`: the text that is stored may be longer than the one that was written a moment ago."""
-        return True
+    volatile = True
+    """The text that is stored may be longer than the one that was written a moment ago."""
 
     def attributes(self) -> Attributes:
         """See `Node`."""

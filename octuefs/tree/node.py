@@ -372,21 +372,13 @@ class Leaf(_Closed):
     """Defaults of a node that is no directory."""
 
     control: Callable[[bytes], object] | None = None
+    derived: bool = True
+    volatile: bool = False
 
     @property
     def home(self) -> Hashable | None:
         """Stand at its path alone."""
         return None
-
-    @property
-    def derived(self) -> bool:
-        """Be of our making."""
-        return True
-
-    @property
-    def volatile(self) -> bool:
-        """Be cached by the kernel."""
-        return False
 
     def answers_at_once(self, name: str) -> bool:
         """Refuse: nothing is in a file."""

@@ -33,6 +33,7 @@ class StoredLeaf(Leaf):
     """What the nodes of a dataset's own files have in common: changes go to its writer, by path."""
 
     dataset: Dataset
+    derived = False  # it is the dataset's own, also where a view shows it
 
     @property
     def home(self) -> Hashable | None:
@@ -40,11 +41,6 @@ class StoredLeaf(Leaf):
         if self.dataset.in_cloud and self.dataset.writer is None:
             return self.dataset, self.stored.content_version
         return self.dataset
-
-    @property
-    def derived(self) -> bool:
-        """See `Node`: it is the dataset's own, also where a view shows it."""
-        return False
 
     def check_writable(self) -> None:
         """See `Node`."""

@@ -116,13 +116,8 @@ class TextNode(VirtualLeaf):
         self._render = render
         self._size = size
         self._permissions = permissions
-        self._volatile = volatile
+        self.volatile = volatile
         self.control = control
-
-    @property
-    def volatile(self) -> bool:
-        """See `Node`."""
-        return self._volatile
 
     def attributes(self) -> Attributes:
         """See `Node`."""

@@ -10,6 +10,7 @@ import errno
 import json
 import mmap
 import os
+import random
 import signal
 import struct
 import subprocess
@@ -27,7 +28,7 @@ from octuefs.drivers.kernel import device as devices
 from octuefs.drivers.kernel import replies, requests
 from octuefs.drivers.kernel.device import Device, MountOptions
 from octuefs.drivers.kernel.negotiation import Feature, Session, agree, init_reply
-from octuefs.drivers.kernel.ring import FIXED_FILE, OP_READ, SQE, Ring, address_of
+from octuefs.drivers.kernel.ring import ENTRY_BYTES, FIXED_FILE, OP_READ, SQE, Ring, address_of
 from octuefs.errors import OctuefsError
 from octuefs.mounts import Mount, mounts
 
@@ -482,26 +483,45 @@ def new_ring(entries: int, files: list[int]) -> Ring:
         pytest.skip(f"no io_uring here: {error.strerror}")
 
 
+def submit_nothing(ring: Ring, place: int, mark: int) -> None:
+    SQE.pack_into(ring.sqes, place * ENTRY_BYTES, 0, 0, 0, -1, 0, 0, 0, 0, mark, 0)  # a no-op
+    ring.submit(place)
+
+
 def test_what_is_submitted_is_completed_with_its_own_mark() -> None:
     ring = new_ring(4, [])
     try:
-        for mark in (7, 1 << 63):
-            SQE.pack_into(ring.sqes, ring.next_entry(), 0, 0, 0, -1, 0, 0, 0, 0, mark, 0)  # a no-op
+        for place, mark in enumerate((7, 1 << 63)):
+            submit_nothing(ring, place, mark)
         assert sorted(ring.enter()) == [(7, 0), (1 << 63, 0)]
     finally:
         ring.close()
 
 
-def test_more_can_be_submitted_than_there_are_entries() -> None:
+def test_places_are_used_again_and_again_in_any_order() -> None:
     ring = new_ring(4, [])
     try:
-        found: list[int] = []
-        for turn in range(3):
-            for mark in range(20):
-                SQE.pack_into(ring.sqes, ring.next_entry(), 0, 0, 0, -1, 0, 0, 0, 0, turn * 20 + mark, 0)
-            while len(found) < (turn + 1) * 20:
+        for turn in range(20):
+            places = random.sample(range(4), 3)
+            for place in places:
+                submit_nothing(ring, place, turn * 4 + place)
+            assert ring.pending == 3
+            found: list[int] = []
+            while len(found) < 3:
                 found += [mark for mark, result in ring.enter() if result == 0]
-        assert sorted(found) == list(range(60))
+            assert sorted(found) == sorted(turn * 4 + place for place in places)
+            assert ring.pending == 0
+    finally:
+        ring.close()
+
+
+def test_what_stands_at_a_place_stays_there() -> None:
+    ring = new_ring(4, [])
+    try:
+        submit_nothing(ring, 2, 5)
+        assert ring.enter() == [(5, 0)]
+        ring.submit(2)
+        assert ring.enter() == [(5, 0)]
     finally:
         ring.close()
 
@@ -512,11 +532,12 @@ def test_a_read_waits_in_the_ring_until_another_thread_has_written() -> None:
     try:
         room = mmap.mmap(-1, 4096)
         where = address_of(room)
-        SQE.pack_into(ring.sqes, ring.next_entry(), OP_READ, FIXED_FILE, 0, 0, 2**64 - 1, where, 5, 0, 3, 0)
+        SQE.pack_into(ring.sqes, 0, OP_READ, FIXED_FILE, 0, 0, 2**64 - 1, where, 5, 0, 3, 0)
+        ring.submit(0)
         writer = threading.Timer(0.2, lambda: os.write(writing, b"hello"))
         writer.start()
         started = time.monotonic()
-        assert list(ring.enter()) == [(3, 5)]
+        assert ring.enter() == [(3, 5)]
         assert time.monotonic() - started > 0.1
         assert room[:5] == b"hello"
         writer.join()

@@ -1,5 +1,7 @@
 """How often the native driver is asked: what the kernel knows already costs no request."""
 
+import ctypes
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -127,3 +129,40 @@ def test_attributes_of_the_sdk_cost_one_request_each_and_names_none(writable: Na
         for _ in range(3):
             os.getxattr(file, "user.octue.hash")
     assert asked == {"getxattr": 3}
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def getxattr(file: Path, name: str, room: int) -> bytes | int:
+    """Return an attribute of at most `room` bytes, or its length for a room of none, or -1; as getxattr(2)."""
+    buffer = ctypes.create_string_buffer(room) if room else None
+    length: int = _libc.getxattr(os.fsencode(file), name.encode(), buffer, room)
+    return buffer.raw[:length] if buffer is not None and length >= 0 else length
+
+
+def test_an_attribute_whose_length_was_asked_for_is_told_as_it_is_then(writable: Native) -> None:
+    file = writable / "sub" / "004.csv"
+    for name in ("user.octue.labels", "user.other"):
+        os.setxattr(file, name, b"one")
+        for value in (b"two", b"three"):
+            before = os.getxattr(file, name)
+            assert getxattr(file, name, 0) == len(before)
+            os.setxattr(file, name, value)
+            assert getxattr(file, name, 100) == value
+        assert getxattr(file, name, 0) == 5
+        os.removexattr(file, name)
+        assert getxattr(file, name, 100) == -1
+
+
+def test_an_attribute_is_asked_for_twice_and_told_the_same(writable: Native) -> None:
+    first, second = writable / "sub" / "005.csv", writable / "sub" / "006.csv"
+    os.setxattr(first, "user.octue.labels", b"one")
+    os.setxattr(second, "user.octue.labels", b"another")
+    for _ in range(3):
+        assert getxattr(first, "user.octue.labels", 0) == 3
+        assert getxattr(second, "user.octue.labels", 100) == b"another"
+        assert getxattr(first, "user.octue.labels", 100) == b"one"
+        assert getxattr(first, "user.octue.labels", 0) == 3
+        assert getxattr(first, "user.octue.labels", 2) == -1
+        assert ctypes.get_errno() == errno.ERANGE

@@ -61,7 +61,7 @@ class Dispatcher:
         freshness: Freshness,
         workers: Executor,
     ) -> None:
-        self._handlers = handlers
+        self._handlers = [handlers.get(opcode) for opcode in range(_OPCODES)]
         self._operations = operations
         self._table = table
         self._freshness = freshness
@@ -78,12 +78,10 @@ class Dispatcher:
         Returns the errno, or 0 and a body.
         """
         opcode = request.opcode
-        if opcode < _OPCODES:
-            self._counts[opcode] += 1
-        handler = self._handlers.get(opcode)
-        if handler is None:
+        if opcode >= _OPCODES or (handler := self._handlers[opcode]) is None:
             return _ENOSYS, b""
-        if request.opcode in _AT_ONCE:
+        self._counts[opcode] += 1
+        if opcode in _AT_ONCE:
             request.may_wait = False
             try:
                 if self._tries and opcode == requests.OPEN:
@@ -93,7 +91,7 @@ class Dispatcher:
                 pass
             except Exception as error:
                 return self._failed(request, error), b""
-        if request.opcode in _GIVEN_UP:
+        if opcode in _GIVEN_UP:
             request = request.kept()
         request.may_wait = True
         with self._lock:
@@ -125,7 +123,8 @@ class Dispatcher:
             if isinstance(error, Conflict) and request.opcode in _BY_PATH:
                 self._tries.note(_call(request), error)
             call = requests.NAMES.get(request.opcode, "a request")
-            self._operations.note_failure(call, self._subject(request), error)
+            if self._operations.is_failure(call, error):
+                self._operations.note_failure(call, self._subject(request), error)
         elif not isinstance(error, OSError):
             logger.exception("%s failed unexpectedly", requests.NAMES.get(request.opcode, request.opcode))
         return to_errno(error)

@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
-_DIRECTORY_SECONDS: Final = 1.0
+_DIRECTORY: Final = validity(1)
 """How long a directory's own attributes count: nobody tells of a chmod(1) of a folder in the source."""
-_MOMENT_SECONDS: Final = 1.0
+_MOMENT: Final = validity(1)
 """How long a name counts as missing, and how long any name counts without epochs."""
 
 _ASKED_SECONDS: Final = 0.25
@@ -53,7 +53,8 @@ class Freshness:
         self._operations = operations
         self._table = table
         self._device = device
-        self._session = session
+        self._knows_epochs = session.knows_epochs
+        self._kernel_opens = session.has(OPENS)
         self.changes = 0
         """How many changes have been seen: an answer that was begun at another number is out of date."""
         self._epoch_due = False
@@ -85,9 +86,9 @@ class Freshness:
         """
         if volatile or seen != self.changes:
             return NEVER
-        if self._session.knows_epochs:
+        if self._knows_epochs:
             return self._lasting(parent)
-        return NEVER if derived or parent.derived else min(self._lasting(parent), validity(_MOMENT_SECONDS))
+        return NEVER if derived or parent.derived else min(self._lasting(parent), _MOMENT)
 
     def _lasting(self, directory: DirectoryRecord) -> Validity:
         """Return how long what is told of a directory and the files in it counts."""
@@ -102,20 +103,20 @@ class Freshness:
         """Return how long a name that was not found in one of the dataset's own folders is missing."""
         if parent.derived or seen != self.changes:
             return NEVER
-        return min(self._lasting(parent), validity(_MOMENT_SECONDS))
+        return min(self._lasting(parent), _MOMENT)
 
-    def facts(self, names: Validity, *, directory: bool) -> Validity:
-        """Return how long attributes count where the name counts so long."""
-        return min(names, validity(_DIRECTORY_SECONDS)) if directory else names
+    def directory_facts(self, names: Validity) -> Validity:
+        """Return how long the attributes of a directory count where its name counts so long; of a file, as long."""
+        return min(names, _DIRECTORY)
 
     def facts_of(self, record: DirectoryRecord | FileRecord, *, volatile: bool, seen: int) -> Validity:
         """Return how long the attributes of a node count."""
         if volatile or seen != self.changes:
             return NEVER
         if isinstance(record, DirectoryRecord):
-            if record.derived and not self._session.knows_epochs:
+            if record.derived and not self._knows_epochs:
                 return NEVER
-            return min(self._lasting(record), validity(_DIRECTORY_SECONDS))
+            return min(self._lasting(record), _DIRECTORY)
         for parent, _ in record.places:
             return self._lasting(parent)
         return NEVER
@@ -157,7 +158,7 @@ class Freshness:
 
     def _raise_epoch(self) -> None:
         self._epoch_due = False
-        if self._session.knows_epochs:
+        if self._knows_epochs:
             self._notify(replies.INC_EPOCH, b"")
 
     def forget_attributes(self, node: int) -> None:
@@ -193,7 +194,7 @@ class Freshness:
                 self._notify(replies.INVAL_INODE, replies.forget_inode(record.id, -1))
             elif record is not None:
                 directories[record.id] = record
-        if self._session.has(OPENS):  # nobody asks us before a listing that the kernel keeps is read
+        if self._kernel_opens:  # nobody asks us before a listing that the kernel keeps is read
             directories.update((it.id, it) for it in self._table.derived_directories())
         recently = time.monotonic() - _ON_ITS_WAY_SECONDS
         for directory in directories.values():

@@ -88,10 +88,13 @@ class Names:
         self, parent: DirectoryRecord, record: Record, node: Node, attributes: Attributes | ObjectInfo, seen: int
     ) -> bytes:
         """Return the entry that says what was found under a name of `parent`; see `entry`."""
-        names = self._freshness.names(parent, derived=node.derived, volatile=node.volatile, seen=seen)
-        facts = self._freshness.facts(names, directory=isinstance(record, DirectoryRecord))
-        if isinstance(record, DirectoryRecord) and isinstance(attributes, Attributes):
-            attributes = self._freshness.of_directory(record, attributes)
+        freshness = self._freshness
+        names = freshness.names(parent, derived=node.derived, volatile=node.volatile, seen=seen)
+        facts = names
+        if isinstance(record, DirectoryRecord):
+            facts = freshness.directory_facts(names)
+            if isinstance(attributes, Attributes):
+                attributes = freshness.of_directory(record, attributes)
         return replies.entry(record.id, attributes, IO_BYTES, names, facts)
 
     def _text(self, parent: DirectoryRecord, name: str, node: Node, text: bytes) -> tuple[Record, Attributes]:

@@ -20,12 +20,12 @@ class DirectoryRecord:
     """A directory that the kernel knows."""
 
     __slots__ = (
-        "_known",
         "changes",
         "children",
         "derived",
         "found",
         "id",
+        "known",
         "lasting",
         "listed",
         "listed_at",
@@ -52,7 +52,7 @@ class DirectoryRecord:
         """Of which version the listing is that the kernel keeps; None for none."""
         self.lasting: tuple[float, tuple[int, int]] = (0.0, (0, 0))
         """Until when it is known how long what is told of it counts, and how long."""
-        self._known = (-1, "")
+        self.known = (-1, "")
         """After how many moves it was asked for its path, and the path; one value, as several threads may ask."""
 
     def path_at(self, moves: int) -> str:
@@ -60,7 +60,7 @@ class DirectoryRecord:
 
         :raise StaleNode: where it has none any more
         """
-        known, path = self._known
+        known, path = self.known
         if known != moves:
             names = []
             record = self
@@ -70,7 +70,7 @@ class DirectoryRecord:
             if record.id != ROOT_ID:
                 raise StaleNode(f"{'/'.join(reversed(names)) or 'this directory'} was removed or replaced")
             path = "/" + "/".join(reversed(names))
-            self._known = (moves, path)
+            self.known = (moves, path)
         return path
 
 
@@ -139,20 +139,20 @@ class NodeTable:
 
         :raise StaleNode: where that node is none
         """
-        record = self.get(id)
-        if not isinstance(record, DirectoryRecord):
-            raise StaleNode(f"node {id} is no directory")
-        return record
+        record = self._records.get(id)
+        if isinstance(record, DirectoryRecord):
+            return record
+        raise StaleNode(f"node {id} is not known, or no directory")
 
     def file(self, id: int) -> FileRecord:
         """Return the record of what is no directory.
 
         :raise StaleNode: where that node is none
         """
-        record = self.get(id)
-        if not isinstance(record, FileRecord):
-            raise StaleNode(f"node {id} is a directory")
-        return record
+        record = self._records.get(id)
+        if isinstance(record, FileRecord):
+            return record
+        raise StaleNode(f"node {id} is not known, or a directory")
 
     def path_of(self, record: DirectoryRecord) -> str:
         """Return the path in the mount of a directory.
@@ -198,7 +198,8 @@ class NodeTable:
             return record
 
     def _put(self, record: FileRecord, parent: DirectoryRecord, name: str) -> None:
-        self._leave(parent, name)
+        if name in parent.children:
+            self._leave(parent, name)
         parent.children[name] = record
         record.places = ((parent, name), *record.places)
 

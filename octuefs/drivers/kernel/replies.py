@@ -25,16 +25,15 @@ PASSTHROUGH: Final = 1 << 7
 INVAL_INODE: Final = 2
 INC_EPOCH: Final = 8
 
-_ATTR: Final = struct.Struct("=QQQqqqIIIIIIIIII")
-_ENTRY: Final = struct.Struct("=QQQQII")
-_ATTR_OUT: Final = struct.Struct("=QII")
+_ATTR: Final = "QQQqqqIIIIIIIIII"
+_ENTRY: Final = struct.Struct("=QQQQII" + _ATTR)
+_ATTR_OUT: Final = struct.Struct("=QII" + _ATTR)
 _OPEN_OUT: Final = struct.Struct("=QIi")
 _WRITE_OUT: Final = struct.Struct("=II")
 _STATFS_OUT: Final = struct.Struct("=QQQQQIIII24x")
 _SIZE_OUT: Final = struct.Struct("=II")
 _OFFSET_OUT: Final = struct.Struct("=Q")
 _DIRENT: Final = struct.Struct("=QQII")
-_ENTRY_SIZE: Final = _ENTRY.size + _ATTR.size
 
 _INVAL_INODE: Final = struct.Struct("=Qqq")
 
@@ -52,10 +51,11 @@ def validity(seconds: float) -> Validity:
     return whole, int((seconds - whole) * _NANOSECONDS)
 
 
-def _attributes(it: Attributes | ObjectInfo, block_bytes: int) -> bytes:
+def _attributes(it: Attributes | ObjectInfo, block_bytes: int) -> tuple[int, ...]:
+    """Return what `_ATTR` packs."""
     seconds, nanoseconds = divmod(it.mtime_ns, _NANOSECONDS)
     changed, changed_ns = divmod(it.ctime_ns, _NANOSECONDS)
-    return _ATTR.pack(
+    return (
         it.inode,
         it.size,
         blocks_of(it.size) if it.blocks is None else it.blocks,
@@ -81,17 +81,17 @@ def entry(node: int, attributes: Attributes | ObjectInfo, block_bytes: int, name
     :param names: how long the name leads to the node
     :param facts: how long the attributes count
     """
-    return _ENTRY.pack(node, 0, names[0], facts[0], names[1], facts[1]) + _attributes(attributes, block_bytes)
+    return _ENTRY.pack(node, 0, names[0], facts[0], names[1], facts[1], *_attributes(attributes, block_bytes))
 
 
 def no_entry(names: Validity) -> bytes:
     """Answer LOOKUP of a name that is not there, and will not be for so long."""
-    return _ENTRY.pack(0, 0, names[0], 0, names[1], 0) + bytes(_ATTR.size)
+    return _ENTRY.pack(0, 0, names[0], 0, names[1], 0, *(0,) * len(_ATTR))
 
 
 def attributes(it: Attributes | ObjectInfo, block_bytes: int, facts: Validity) -> bytes:
     """Answer GETATTR and SETATTR."""
-    return _ATTR_OUT.pack(facts[0], facts[1], 0) + _attributes(it, block_bytes)
+    return _ATTR_OUT.pack(facts[0], facts[1], 0, *_attributes(it, block_bytes))
 
 
 def opened(handle: int, flags: int, backing: int = 0) -> bytes:
@@ -140,7 +140,7 @@ def listed_entry(answer: bytes, inode: int, position: int, mode: int, name: byte
     return answer + listed(inode, position, mode, name)
 
 
-NOTHING_LOOKED_UP: Final = bytes(_ENTRY_SIZE)
+NOTHING_LOOKED_UP: Final = bytes(_ENTRY.size)
 """What stands in a listing in the place of an entry, where the kernel is to look the name up itself."""
 
 

@@ -9,7 +9,6 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Iterator
 from typing import Final
 
 _SETUP, _ENTER, _REGISTER = 425, 426, 427
@@ -28,7 +27,6 @@ _REGISTER_FILES = 2
 _PARAMETERS = struct.Struct("=IIIIIII12x40x40x")
 _RING_OFFSETS = struct.Struct("=IIIIIIII8x")
 _SQ_OFFSETS_AT, _CQ_OFFSETS_AT = 40, 80
-_SQE_BYTES: Final = 128
 _CQE = struct.Struct("=Qi4x")
 
 OP_READ: Final = 22
@@ -38,6 +36,7 @@ FIXED_FILE: Final = 1
 SQE: Final = struct.Struct("=BBHiQQIIQQ")
 """Opcode, flags, priority, file, offset (or operation of a command), address, length, flags, user data, and 8 bytes
 (the first of a command's own 80 are the next)."""
+ENTRY_BYTES: Final = 128
 COMMAND_AT: Final = 48
 """Where the 80 bytes of a command begin in an entry."""
 
@@ -60,10 +59,13 @@ def address_of(memory: mmap.mmap, offset: int = 0) -> int:
 
 
 class Ring:
-    """A submission queue, each entry of 128 bytes, and a completion queue; only for the thread that makes it."""
+    """Places for submissions, of 128 bytes each, and a completion queue; only for the thread that makes it.
+
+    What stands at a place stays there: who submits the same again and again writes only what is different.
+    """
 
     def __init__(self, entries: int, files: list[int]) -> None:
-        """Make one that takes so many submissions at a time; `files` are used by their position, with FIXED_FILE.
+        """Make one with at least so many places; `files` are used by their position, with FIXED_FILE.
 
         :raise OSError: ENOSYS, EPERM (`io_uring_disabled`, seccomp), EINVAL before Linux 6.1, ENOMEM
         """
@@ -85,13 +87,13 @@ class Ring:
         except BaseException:
             self.close()
             raise
-        self._pending = 0
+        self.pending = 0
         self._head = 0
         self._tail = 0
-        # Made once: what `enter` needs, and nothing else, is made anew for each call.
-        self._enter_arguments = (ctypes.c_long(_ENTER), ctypes.c_long(self._descriptor))
-        self._numbers = [ctypes.c_long(number) for number in range(self._entries + 1)]
-        self._rest = (ctypes.c_long(_ENTER_GETEVENTS), ctypes.c_void_p(), ctypes.c_size_t(0))
+        # The arguments of each call that `enter` may make, made once.
+        rest = (ctypes.c_long(1), ctypes.c_long(_ENTER_GETEVENTS), ctypes.c_void_p(), ctypes.c_size_t(0))
+        call, ring = ctypes.c_long(_ENTER), ctypes.c_long(self._descriptor)
+        self._calls = [(call, ring, ctypes.c_long(number), *rest) for number in range(self._entries + 1)]
 
     def _map(self, parameters: bytearray) -> None:
         entries, completions = struct.unpack_from("=II", parameters)
@@ -100,32 +102,37 @@ class Ring:
         self._entries = entries
         submissions = mmap.mmap(self._descriptor, sq[6] + 4 * entries, offset=_OFFSET_SQ)
         self._completions = mmap.mmap(self._descriptor, cq[5] + _CQE.size * completions, offset=_OFFSET_CQ)
-        self.sqes = mmap.mmap(self._descriptor, _SQE_BYTES * entries, offset=_OFFSET_SQES)
-        for number in range(entries):  # entry n always stands at place n
-            struct.pack_into("=I", submissions, sq[6] + 4 * number, number)
+        self.sqes = mmap.mmap(self._descriptor, ENTRY_BYTES * entries, offset=_OFFSET_SQES)
+        self.words = memoryview(self.sqes).cast("Q")
+        """The same as `sqes`, as numbers of 8 bytes."""
+        self._order = memoryview(submissions)[sq[6] : sq[6] + 4 * entries].cast("I")
         self._sq_mask, self._cq_mask, self._cqes = entries - 1, completions - 1, cq[5]
         self._sq_tail = ctypes.c_uint32.from_buffer(submissions, sq[1])
         self._cq_head = ctypes.c_uint32.from_buffer(self._completions, cq[0])
         self._cq_tail = ctypes.c_uint32.from_buffer(self._completions, cq[1])
 
-    def next_entry(self) -> int:
-        """Return where in `sqes` the next submission is to be written; it goes with the next `enter`.
+    def submit(self, place: int) -> None:
+        """Let what is written at a place, from `place * ENTRY_BYTES` on in `sqes`, go with the next `enter`.
 
-        What stood there before is still there.
+        Until then nothing else may be written there.
         """
-        if self._pending == self._entries:
-            self._submit(0)
-        place: int = (self._tail & self._sq_mask) * _SQE_BYTES
+        self._order[self._tail & self._sq_mask] = place
         self._tail = (self._tail + 1) & 0xFFFF_FFFF
-        self._pending += 1
-        return place
+        self.pending += 1
 
-    def enter(self) -> Iterator[tuple[int, int]]:
+    def enter(self) -> list[tuple[int, int]]:
         """Submit, wait until something is complete, and return (user data, result) of all that is.
 
         :raise OSError: where the ring has come to its end
         """
-        self._submit(1)
+        self._sq_tail.value = self._tail
+        while True:
+            done: int = _syscall(*self._calls[self.pending])
+            if done >= 0:
+                self.pending -= done
+                break
+            if (number := ctypes.get_errno()) not in (errno.EINTR, errno.EAGAIN, errno.EBUSY):
+                raise OSError(number, f"io_uring: {os.strerror(number)}")
         head, tail = self._head, self._cq_tail.value
         unpack, memory, mask, start = _CQE.unpack_from, self._completions, self._cq_mask, self._cqes
         found = []
@@ -133,18 +140,7 @@ class Ring:
             found.append(unpack(memory, start + (head & mask) * 16))
             head = (head + 1) & 0xFFFF_FFFF
         self._head = self._cq_head.value = head
-        return iter(found)
-
-    def _submit(self, wait: int) -> None:
-        self._sq_tail.value = self._tail
-        while True:
-            done: int = _syscall(*self._enter_arguments, self._numbers[self._pending], self._numbers[wait], *self._rest)
-            if done >= 0:
-                self._pending -= done
-                if not self._pending or wait:
-                    return
-            elif (number := ctypes.get_errno()) not in (errno.EINTR, errno.EAGAIN, errno.EBUSY):
-                raise OSError(number, f"io_uring: {os.strerror(number)}")
+        return found
 
     def close(self) -> None:
         """End it; what is under way is cancelled."""

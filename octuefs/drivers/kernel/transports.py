@@ -13,6 +13,7 @@ from typing import Final
 from octuefs.drivers.kernel.device import Device
 from octuefs.drivers.kernel.dispatch import Dispatcher
 from octuefs.drivers.kernel.loop import LoopThread
+from octuefs.drivers.kernel.staying import be_ordinary, may_stay
 from octuefs.drivers.kernel.uring import ENTRIES, SPARE_ENTRIES, QueueThread
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,13 @@ def possible_cpus() -> int:
 def workers() -> Executor:
     """Return the threads that may wait, which run on any core."""
     cores = os.sched_getaffinity(0)
-    return ThreadPoolExecutor(MOST_WORKERS, "worker", lambda: os.sched_setaffinity(0, cores))
+
+    def begin() -> None:
+        """Be what the process is, and not the thread that handed the first request on."""
+        os.sched_setaffinity(0, cores)
+        be_ordinary()
+
+    return ThreadPoolExecutor(MOST_WORKERS, "worker", begin)
 
 
 def queue_threads(device: Device, payload_bytes: int, dispatcher: Dispatcher) -> list[QueueThread]:
@@ -45,9 +52,10 @@ def queue_threads(device: Device, payload_bytes: int, dispatcher: Dispatcher) ->
     :raise OSError: where one has no ring; none is left then
     """
     usable, number = usable_cpus(), possible_cpus()
-    threads = [QueueThread(device.descriptor, [cpu], ENTRIES, payload_bytes, dispatcher.answer) for cpu in usable]
+    answer, stays = dispatcher.answer, may_stay()
+    threads = [QueueThread(device.descriptor, [cpu], ENTRIES, payload_bytes, answer, stays=stays) for cpu in usable]
     if others := [cpu for cpu in range(number) if cpu not in usable]:
-        threads.append(QueueThread(device.descriptor, others, SPARE_ENTRIES, payload_bytes, dispatcher.answer))
+        threads.append(QueueThread(device.descriptor, others, SPARE_ENTRIES, payload_bytes, answer, stays=False))
     for it in threads:
         it.thread.start()
     for it in threads:

@@ -18,7 +18,17 @@ from contextlib import suppress
 from typing import Final
 
 from octuefs.drivers.kernel.request import Body, Request
-from octuefs.drivers.kernel.ring import COMMAND_AT, FIXED_FILE, OP_READ, OP_URING_CMD, SQE, Ring, address_of
+from octuefs.drivers.kernel.ring import (
+    COMMAND_AT,
+    ENTRY_BYTES,
+    FIXED_FILE,
+    OP_READ,
+    OP_URING_CMD,
+    SQE,
+    Ring,
+    address_of,
+)
+from octuefs.drivers.kernel.staying import Staying
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +44,17 @@ _HEAD_AT: Final = 128
 _PAYLOAD_SIZE_AT: Final = 272
 _IN = struct.Struct("=IIQQIII")
 _OUT = struct.Struct("=IiQ")
-_COMMIT_ID = struct.Struct("=Q")
-_COMMIT_ID_AT: Final = 264
+_WORD_BYTES: Final = 8
+_COMMIT_ID_WORD: Final = 264 // _WORD_BYTES
+"""Where the number of a request stands in the header of an entry, and then in what its answer is sent with."""
+_COMMIT_WORD: Final = (COMMAND_AT + 8) // _WORD_BYTES
+_HEADER_WORDS: Final = _HEADER_ROOM // _WORD_BYTES
+_ENTRY_WORDS: Final = ENTRY_BYTES // _WORD_BYTES
 _PAYLOAD_SIZE = struct.Struct("=I")
 _VECTORS = struct.Struct("=QQQQ")
 _COMMAND = struct.Struct("=QQH")
 _ENDED: Final = frozenset({errno.ENOTCONN, errno.ECANCELED, errno.ENODEV})
 """What is told of an entry when the connection has ended."""
-_WAKE: Final = 1 << 32
-"""The user data of the read that another thread's `eventfd_write` ends."""
-
 Answer = Callable[[Request], "tuple[int, Body] | None"]
 """Answers a request: errno and body, None where a worker will."""
 
@@ -51,11 +62,14 @@ Answer = Callable[[Request], "tuple[int, Body] | None"]
 class QueueThread:
     """Serves the queues of some CPUs with one ring."""
 
-    def __init__(self, device: int, queues: Sequence[int], entries: int, payload_bytes: int, answer: Answer) -> None:
-        """Make ready to serve; nothing is asked of the kernel before `run`.
+    def __init__(
+        self, device: int, queues: Sequence[int], entries: int, payload_bytes: int, answer: Answer, *, stays: bool
+    ) -> None:
+        """Make ready to serve; nothing is asked of the kernel before `begin`.
 
         :param queues: numbers of CPUs; this thread is pinned to the only one, and runs anywhere where they are several
         :param payload_bytes: the longest body of a request or an answer; resident only once it is used
+        :param stays: whether who is answered may be kept on the core, see `Staying`
         """
         self._device = device
         self._queues = queues
@@ -67,6 +81,8 @@ class QueueThread:
         self._payload_bytes = payload_bytes
         self._entries_of = [queue for queue in queues for _ in range(entries)]
         headers = memoryview(self._headers)
+        self._words = headers.cast("Q")
+        self._stays = stays and len(queues) == 1
         self._requests = []
         self._rooms = [memoryview(it) for it in self._payloads]
         for slot, room in enumerate(self._rooms):
@@ -116,23 +132,25 @@ class QueueThread:
 
     def _serve(self, ring: Ring) -> None:
         self._register(ring)
-        self._arm(ring)
+        found = ring.enter()
+        self._make_ready(ring)
+        staying = Staying() if self._stays else None
         left = len(self._requests)
         # Names of this function alone are the fastest to look up.
-        answer, requests_by_slot, send, headers = self._answer, self._requests, self._send, self._headers
-        rooms, unpack, sizes = self._rooms, _IN.unpack_from, _PAYLOAD_SIZE.unpack_from
-        while left:
-            for slot, result in ring.enter():
-                if result < 0 and -result not in _ENDED:
-                    raise OSError(-result, os.strerror(-result))
-                if slot == _WAKE:
-                    self._send_answered(ring)
-                    self._arm(ring)
-                    continue
+        answer, requests, send, headers, rooms = self._answer, self._requests, self._send, self._headers, self._rooms
+        unpack, sizes, wake = _IN.unpack_from, _PAYLOAD_SIZE.unpack_from, len(requests)
+        while True:
+            for slot, result in found:
                 if result < 0:
-                    left -= 1
+                    if -result not in _ENDED:
+                        raise OSError(-result, os.strerror(-result))
+                    left -= slot != wake
                     continue
-                request = requests_by_slot[slot]
+                if slot == wake:
+                    self._send_answered(ring)
+                    ring.submit(wake)
+                    continue
+                request = requests[slot]
                 at = slot * _HEADER_ROOM
                 _, request.opcode, request.unique, request.node, request.uid, request.gid, request.pid = unpack(
                     headers, at
@@ -141,22 +159,35 @@ class QueueThread:
                 answered = answer(request)
                 if answered is not None:
                     send(ring, slot, *answered)
+            if not left:
+                return
+            if staying is not None:
+                staying.look()
+            found = ring.enter()
 
     def _register(self, ring: Ring) -> None:
+        """Make all entries of the queues known, and wait for what workers have answered, with the next `enter`."""
         for slot, queue in enumerate(self._entries_of):
             header = address_of(self._headers, slot * _HEADER_ROOM)
             payload = address_of(self._payloads[slot])
             _VECTORS.pack_into(self._vectors, slot * _VECTORS.size, header, _HEADER_BYTES, payload, self._payload_bytes)
             where = address_of(self._vectors, slot * _VECTORS.size)
-            place = ring.next_entry()
-            SQE.pack_into(ring.sqes, place, OP_URING_CMD, FIXED_FILE, 0, 0, _REGISTER, where, 2, 0, slot, 0)
-            _COMMAND.pack_into(ring.sqes, place + COMMAND_AT, 0, 0, queue)
+            SQE.pack_into(
+                ring.sqes, slot * ENTRY_BYTES, OP_URING_CMD, FIXED_FILE, 0, 0, _REGISTER, where, 2, 0, slot, 0
+            )
+            _COMMAND.pack_into(ring.sqes, slot * ENTRY_BYTES + COMMAND_AT, 0, 0, queue)
+            ring.submit(slot)
+        wake = len(self._requests)
+        where = address_of(self._woken)
+        SQE.pack_into(ring.sqes, wake * ENTRY_BYTES, OP_READ, 0, 0, self._wake, 0, where, _WORD_BYTES, 0, wake, 0)
+        ring.submit(wake)
 
-    def _arm(self, ring: Ring) -> None:
-        place = ring.next_entry()
-        SQE.pack_into(ring.sqes, place, OP_READ, 0, 0, self._wake, 0, address_of(self._woken), 8, 0, _WAKE, 0)
-        # What an earlier command left there would be taken for attributes of the read (EINVAL).
-        _COMMAND.pack_into(ring.sqes, place + COMMAND_AT, 0, 0, 0)
+    def _make_ready(self, ring: Ring) -> None:
+        """Write what each answer is sent with, but for the number of the request."""
+        for slot in range(len(self._requests)):
+            SQE.pack_into(
+                ring.sqes, slot * ENTRY_BYTES, OP_URING_CMD, FIXED_FILE, 0, 0, _COMMIT_AND_FETCH, 0, 0, 0, slot, 0
+            )
 
     def _send_answered(self, ring: Ring) -> None:
         with suppress(IndexError):
@@ -172,7 +203,5 @@ class QueueThread:
             self._rooms[slot][:size] = body
         _OUT.pack_into(headers, at, _OUT.size + size, -error, self._requests[slot].unique)
         _PAYLOAD_SIZE.pack_into(headers, at + _PAYLOAD_SIZE_AT, size)
-        place = ring.next_entry()
-        (commit,) = _COMMIT_ID.unpack_from(headers, at + _COMMIT_ID_AT)
-        SQE.pack_into(ring.sqes, place, OP_URING_CMD, FIXED_FILE, 0, 0, _COMMIT_AND_FETCH, 0, 0, 0, slot, 0)
-        _COMMAND.pack_into(ring.sqes, place + COMMAND_AT, 0, commit, self._entries_of[slot])
+        ring.words[slot * _ENTRY_WORDS + _COMMIT_WORD] = self._words[slot * _HEADER_WORDS + _COMMIT_ID_WORD]
+        ring.submit(slot)
