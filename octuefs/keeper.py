@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
 
 from octuefs.classification import Classifier
 from octuefs.datafile import Datafile
@@ -407,7 +406,7 @@ class Keeper:
                 continue  # an object that is no datafile, hidden by the folder of its name
             yield change
         if folder in unread and described is not None:
-            yield OtherSeen(replace(described, version=None))
+            yield OtherSeen(described._replace(version=None))
 
     def classify(self, info: ObjectInfo, metadata: DatafileMetadata | None) -> Change:
         """Return what stands at `info.path`; see `Classifier`."""

@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from octuefs.errors import (
     BadValue,
@@ -45,8 +45,7 @@ IO_BYTES = 128 << 10
 """The size of blocks that programs are told to read in (st_blksize, f_bsize)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A file just opened: its handle, whether the kernel must not cache its bytes, its inode, links and version."""
 
     handle: int

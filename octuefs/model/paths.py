@@ -46,7 +46,7 @@ class LocalLocation:
 
     def of(self, relative_path: str) -> str:
         """Return the absolute path of a file of this dataset."""
-        return os.path.join(self.path, relative_path) if relative_path else self.path
+        return f"{self.path.rstrip('/')}/{relative_path}" if relative_path else self.path
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 from octuefs.model.paths import Location
 
@@ -31,8 +31,7 @@ NO_PROPERTIES: Mapping[str, str] = {}
 """The properties of what has none."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(NamedTuple):
     """One file, folder or link as the store describes it.
 
     `path` is relative to the dataset; sizes are in bytes, times in nanoseconds since the epoch. `version`
@@ -59,7 +58,7 @@ class ObjectInfo:
     """The device number of a special file (st_rdev)."""
     blocks: int | None = None
     """Blocks of 512 bytes that a disk spends on it (st_blocks); None where the store does not say."""
-    properties: Mapping[str, str] = field(default_factory=lambda: NO_PROPERTIES)
+    properties: Mapping[str, str] = NO_PROPERTIES
     """What an object store keeps for readers besides the bytes: those of contentType, contentEncoding,
     contentDisposition, contentLanguage and cacheControl that are set. Objects share these mappings."""
     origin: str | None = None

@@ -12,7 +12,6 @@ import concurrent.futures
 import json
 import threading
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from octuefs.errors import (
@@ -144,7 +143,7 @@ class GcsStore(GcsWriting, PlainStore):
         The dataset's root is there whatever the bucket holds, with the time this store was made.
         """
         if not path:
-            return replace(self._describe("", Kind.FOLDER, {}), mtime_ns=self._made_ns, ctime_ns=self._made_ns)
+            return self._describe("", Kind.FOLDER, {})._replace(mtime_ns=self._made_ns, ctime_ns=self._made_ns)
         name = self._place.object_prefix + path
         subject = self._place.of(path)
         if problem_with_name(path) or len(name.encode()) > LONGEST_NAME:

@@ -10,7 +10,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from itertools import islice
 
 from octuefs.errors import IsADirectory, NotFound, OctuefsError, PermissionRefused
@@ -125,7 +124,7 @@ def _as_member(found: ObjectInfo, place: str, member: FileEntry) -> ObjectInfo:
         raise IsADirectory(f"{member.path}: a folder, where an object is listed")
     origin = found.origin or member.path
     custom = with_given(found.custom_metadata or {}, member.given)
-    return replace(found, path=place, origin=origin, inode=number_of(origin), custom_metadata=custom)
+    return found._replace(path=place, origin=origin, inode=number_of(origin), custom_metadata=custom)
 
 
 class _Buckets:
@@ -156,7 +155,7 @@ class _Buckets:
     def open(self, path: str, info: ObjectInfo) -> ByteSource:
         """Return a source of the generation that `info` describes."""
         bucket, name = bucket_and_name(path)
-        return MemberSource(self._store(bucket).open(replace(info, path=name)), info)
+        return MemberSource(self._store(bucket).open(info._replace(path=name)), info)
 
     def listed(self, paths: Iterable[str]) -> dict[str, ObjectInfo]:
         """Return by gs:// path what lists of whole folders tell, where many of the paths lie in one folder.

@@ -12,7 +12,7 @@ import threading
 import zlib
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from octuefs.errors import BadValue, IsADirectory, NotFound, OctuefsError, from_os_error
@@ -154,8 +154,7 @@ class DiskFiles:
 def _as_member(found: ObjectInfo, place: str, origin: str, custom: Mapping[str, str]) -> ObjectInfo:
     assert isinstance(found.version, tuple)
     checksum = zlib.crc32(repr(sorted(custom.items())).encode("utf-8", "surrogatepass")) if custom else 0
-    return replace(
-        found,
+    return found._replace(
         path=place,
         origin=origin,
         links=1,  # it has one place in the dataset, whatever names it has on the disk

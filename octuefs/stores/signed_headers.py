@@ -5,7 +5,6 @@ Google's XML API tells in headers what its JSON API tells in an object's resourc
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
@@ -101,7 +100,7 @@ def info_of(url: str, path: str, headers: Mapping[str, str], ownership: Ownershi
     }
     origin = origin_of(url, headers)
     described = describe(_NO_PLACE, path, Kind.FILE, resource, ownership)
-    return replace(described, origin=origin, inode=number_of(origin))
+    return described._replace(origin=origin, inode=number_of(origin))
 
 
 def _crc32c(hashes: str) -> str | None:

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from octuefs.errors import NotFound
@@ -137,7 +137,7 @@ class RecoveredFolder(Branch):
     def attributes(self) -> Attributes:
         """See `Node`."""
         made = made_directory(self._ground, self._path)
-        return replace(made, mode=stat.S_IFDIR | 0o700, uid=os.getuid(), gid=os.getgid())
+        return made._replace(mode=stat.S_IFDIR | 0o700, uid=os.getuid(), gid=os.getgid())
 
     def lookup(self, name: str) -> Node:
         """See `Node`."""
@@ -183,7 +183,7 @@ class RecoveredFile(VirtualLeaf):
         entry = self.entry()
         made = self.made_attributes(stat.S_IFREG | 0o400, entry.size)
         when = round(entry.when * _NANOSECONDS)
-        return replace(made, mtime_ns=when, ctime_ns=when, uid=os.getuid(), gid=os.getgid())
+        return made._replace(mtime_ns=when, ctime_ns=when, uid=os.getuid(), gid=os.getgid())
 
     def open(self) -> ByteSource:
         """See `Node`."""

@@ -276,7 +276,7 @@ class StoredDocumentNode(OtherNode):
         """See `Node`."""
         attributes = super().attributes()
         pending = _pending(self._scope, self._documents)
-        return replace(attributes, size=pending.size) if pending is not None else attributes
+        return attributes._replace(size=pending.size) if pending is not None else attributes
 
     def open(self) -> ByteSource:
         """See `Node`."""

@@ -7,7 +7,7 @@ never asks who called: permissions are the kernel's work (`default_permissions`)
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from octuefs.dataset import Dataset
 from octuefs.errors import IsADirectory, NoAttribute, NotADirectory, NotALink, NotPermitted, OctuefsError
@@ -20,8 +20,7 @@ _VIRTUAL_INODE_BIT = 1 << 63
 """Inode numbers of what we invent have the highest bit set; a disk's own hardly ever do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What stat(2) tells; sizes in bytes, times in nanoseconds since the epoch, blocks of 512 bytes."""
 
     inode: int
@@ -57,8 +56,7 @@ def blocks_of(size: int) -> int:
     return -(-size // 512)
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryEntry:
+class DirectoryEntry(NamedTuple):
     """One listed name; of `mode` only the file type counts, as for d_type."""
 
     name: str

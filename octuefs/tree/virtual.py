@@ -3,7 +3,6 @@
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from octuefs.datafile import Datafile
@@ -123,7 +122,7 @@ class TextNode(VirtualLeaf):
         """See `Node`."""
         size = self._size() if self._size is not None else len(self._render())
         made = self.made_attributes(stat.S_IFREG | self._permissions, size)
-        return replace(made, uid=os.getuid(), gid=os.getgid()) if self._is_ours else made
+        return made._replace(uid=os.getuid(), gid=os.getgid()) if self._is_ours else made
 
     def open(self) -> ByteSource:
         """See `Node`."""

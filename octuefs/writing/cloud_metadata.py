@@ -219,8 +219,7 @@ class CloudMetadata:
         mtime_ns = stored_mtime(patch)
         permission_bits = permissions(patch.get(MODE_KEY), stat.S_IMODE(root.mode))
         self._facts.publish(
-            replace(
-                root,
+            root._replace(
                 mode=stat.S_IFMT(root.mode) | permission_bits,
                 mtime_ns=root.mtime_ns if mtime_ns is None else mtime_ns,
             )
@@ -232,8 +231,7 @@ def _as_folder(folder: ObjectInfo, marker: ObjectInfo) -> ObjectInfo:
     mode = folder.mode
     if MODE_KEY in (marker.custom_metadata or {}):
         mode = stat.S_IFMT(mode) | stat.S_IMODE(marker.mode)
-    return replace(
-        folder,
+    return folder._replace(
         mode=mode,
         mtime_ns=marker.mtime_ns,
         ctime_ns=marker.ctime_ns,

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 
 from octuefs.datafile import Datafile
 from octuefs.errors import LocalFailure, NotFound, OctuefsError
@@ -343,7 +342,7 @@ class CloudFiles:
             with self.at_rest(path) as at_rest:  # it may have been opened, and written, since the others rest
                 info, base = infos.get(to), at_rest.get(path)
                 if info is None and base is not None:
-                    info = replace(base, path=to, inode=self._around.inode_of(to))
+                    info = base._replace(path=to, inode=self._around.inode_of(to))
                 if self._move(path, to, info):
                     moved.append(to)
         self._unsettled.settle_all(moved)

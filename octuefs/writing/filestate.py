@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ class FileState:
     def info(self) -> ObjectInfo:
         """Describe the file as it is now."""
         if (stored := self._as_stored()) is not None:
-            return replace(stored, links=0) if self.is_removed else stored
+            return stored._replace(links=0) if self.is_removed else stored
         base, content = self.base, self.content
         custom, owner = self.custom, self._around.store.ownership
         mtime_ns = stored_mtime(custom)

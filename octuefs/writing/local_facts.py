@@ -5,7 +5,6 @@ published, so that no two changes of one file overtake each other.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 from octuefs.datafile import NO_METADATA, Datafile
 from octuefs.errors import NotFound, OctuefsError
@@ -213,7 +212,7 @@ class LocalFacts:
             return
         unseen = info if info is not None else known.info if isinstance(known, Other) else None
         if unseen is not None:
-            self.index.publish([OtherSeen(replace(unseen, version=None))])
+            self.index.publish([OtherSeen(unseen._replace(version=None))])
             self._keeper.changed([path])
         else:  # there never was a file
             with self.index.lock:
@@ -231,7 +230,7 @@ def _moved(entry: Entry, old: str, new: str) -> Change | None:
     """Return what an entry below a renamed folder is under its new path."""
 
     def moved(info: ObjectInfo) -> ObjectInfo:
-        return replace(info, path=new + info.path[len(old) :])
+        return info._replace(path=new + info.path[len(old) :])
 
     if isinstance(entry, Folder):
         return FolderSeen(moved(entry.info)) if entry.info is not None else None

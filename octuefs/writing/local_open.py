@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 
 from octuefs.stores.base import DiskSource, ObjectInfo
 from octuefs.stores.writing import DiskFile, Times
@@ -55,7 +54,7 @@ class LocalOpenFile:
     def info(self) -> ObjectInfo:
         """See `OpenFile`."""
         info = self._file.info()
-        return info if self.path == self._opened_path else replace(info, path=self.path)
+        return info if self.path == self._opened_path else info._replace(path=self.path)
 
     def write(self, offset: int, data: bytes) -> int:
         """See `OpenFile`."""

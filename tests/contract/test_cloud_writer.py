@@ -4,7 +4,6 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ class World:
 
     def _seen(self, info: ObjectInfo) -> Any:
         """A file that is not stored has no hash yet, which is no problem."""
-        return self.keeper.classify(info if info.crc32c is not None else replace(info, crc32c=0), None)
+        return self.keeper.classify(info if info.crc32c is not None else info._replace(crc32c=0), None)
 
     def datafile(self, path: str) -> Datafile:
         entry = self.keeper.index.entry(path)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, suppress
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -1328,7 +1327,7 @@ def test_a_part_that_stays_is_deleted_by_the_next_mount_or_after_a_day(world: Wo
     assert world.store.names() == {"a"}
     old = f".octuefs-{'0' * 32}.octue"
     young = world.store.put(f".octuefs-{'1' * 32}.octue", b"x")
-    world.files.sweep([replace(world.store.put(old, b"x"), ctime_ns=5), young])
+    world.files.sweep([world.store.put(old, b"x")._replace(ctime_ns=5), young])
     assert world.files._streams.wait(10)
     assert world.store.names() == {"a", young.path}
 

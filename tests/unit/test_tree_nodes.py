@@ -4,7 +4,6 @@ And of the tree: how long what it tells counts, and who is told of changes.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -141,7 +140,7 @@ def test_a_view_that_asks_for_hashes_does_not_answer_at_once_before_they_are_kno
     assert isinstance(hashed, Datafile)
     view = world.node(f"by-hash/{url_safe(hashed.hash_value)}")
     assert at_once(view, "a.csv") == [True]
-    info = replace(hashed.info, crc32c=None)
+    info = hashed.info._replace(crc32c=None)
     unhashed = Datafile(info, world.disk.location, NO_METADATA, info)
     world.index.publish([DatafileSeen(unhashed)])
     assert at_once(view, "a.csv") == [False]

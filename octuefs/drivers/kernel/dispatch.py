@@ -84,7 +84,7 @@ class Dispatcher:
         if opcode in _AT_ONCE:
             request.may_wait = False
             try:
-                if self._tries and opcode == requests.OPEN:
+                if opcode == requests.OPEN and self._tries:
                     self._tries.refuse(_call(request))
                 return 0, handler(request)
             except WouldWait:

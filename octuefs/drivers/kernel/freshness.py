@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final, TypeVar
 
 from octuefs.drivers.kernel import replies
@@ -131,7 +130,7 @@ class Freshness:
         if not record.changes:
             return attributes
         time_ns = attributes.mtime_ns
-        return replace(attributes, mtime_ns=time_ns - time_ns % _TICKS + record.changes % _TICKS)
+        return attributes._replace(mtime_ns=time_ns - time_ns % _TICKS + record.changes % _TICKS)
 
     # --- what has changed
 

@@ -3,7 +3,6 @@
 import stat
 from collections.abc import Hashable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
 from typing import Final
 
 from octuefs.drivers.kernel import replies, requests
@@ -99,7 +98,7 @@ class Names:
 
     def _text(self, parent: DirectoryRecord, name: str, node: Node, text: bytes) -> tuple[Record, Attributes]:
         """Count a look-up of a text of our making, and return its record, one for each text, and its attributes."""
-        attributes = replace(self._operations.getattr(node), size=len(text))
+        attributes = self._operations.getattr(node)._replace(size=len(text))
         record = self._table.file_found(parent, name, (parent.id, name, text))
         record.text, record.told = text, attributes
         return record, attributes
