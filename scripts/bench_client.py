@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-BLOCK = 1 << 20
+PIECE = 128 << 10
+"""What cp(1) and cat(1) read at a time; a core keeps as much at hand."""
 PAGE = 4096
 SMALL = 64 << 10
 
@@ -65,8 +66,8 @@ def stat_by(folder: str, names: str, clients: str) -> float:
 
 
 def read(path: str) -> float:
-    """Read a file from start to end in pieces of 1 MiB."""
-    room = mmap.mmap(-1, BLOCK)  # copying to where no page begins takes the kernel twice as long
+    """Read a file from start to end, as cat(1) does."""
+    room = mmap.mmap(-1, PIECE)  # copying to where no page begins takes the kernel twice as long
     started = time.perf_counter()
     descriptor = os.open(path, os.O_RDONLY)
     while os.readv(descriptor, [room]):
@@ -109,7 +110,7 @@ def run(*command: str) -> float:
     # A pipe, as grep(1) stops at the first hit where /dev/null is written to.
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
-        lines = sum(part.count(b"\n") for part in iter(lambda: process.stdout.read1(BLOCK), b""))
+        lines = sum(part.count(b"\n") for part in iter(lambda: process.stdout.read1(PIECE), b""))
         assert process.stderr is not None
         words = process.stderr.read().decode(errors="replace")
     took = time.perf_counter() - started
