@@ -4,7 +4,8 @@ The keeper asks for what it reads, writers for what they have just done; any thr
 """
 
 from octuefs.datafile import NO_METADATA, Datafile
-from octuefs.index import Change, DatafileSeen, Index, OtherSeen
+from octuefs.entries import Change, DatafileSeen, OtherSeen
+from octuefs.index import Index
 from octuefs.model.metadata import DatafileMetadata, decode_custom_metadata
 from octuefs.model.paths import METADATA_NAME, SIGNED_METADATA_NAME, name_of
 from octuefs.other_names import OtherNames

@@ -13,8 +13,9 @@ from pathlib import Path
 from octuefs.content.hashing import Hasher
 from octuefs.content.reader import SequentialReader
 from octuefs.datafile import Datafile
+from octuefs.entries import Other
 from octuefs.errors import Conflict, NotFound, OctuefsError, ReadOnly, from_os_error
-from octuefs.index import Other, Query
+from octuefs.index import Query
 from octuefs.keeper import Keeper
 from octuefs.model.hashes import hash_of_set
 from octuefs.model.metadata import DatasetMetadata, dataset_metadata_hash

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from octuefs.datafile import Datafile
-from octuefs.index import Change, Folder, FolderGone, FolderSeen, Index, Other, Removed
+from octuefs.entries import Change, Folder, FolderGone, FolderSeen, Other, Removed
+from octuefs.index import Index
 from octuefs.model.paths import METADATA_NAME, is_temporary, join, name_of, parent_of
 from octuefs.stores.base import Kind, ObjectInfo, Skipped
 

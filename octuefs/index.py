@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol, TypeVar, cast
 
@@ -25,6 +24,19 @@ from cachetools import LRUCache
 from pyroaring import BitMap
 
 from octuefs.datafile import Datafile
+from octuefs.entries import (
+    Change,
+    DatafileSeen,
+    Entry,
+    Folder,
+    FolderGone,
+    FolderSeen,
+    Other,
+    OtherSeen,
+    Reading,
+    Removed,
+    path_of,
+)
 from octuefs.model.paths import Location, derived_id, join, name_of, parent_of
 from octuefs.model.viewnames import tag_entries
 from octuefs.stores.base import ObjectInfo
@@ -33,27 +45,6 @@ T = TypeVar("T")
 
 _CACHED_SELECTIONS = 64
 """Selections, subset trees and orderings kept per version; each holds a reference per member."""
-
-
-@dataclass(slots=True, eq=False)
-class Other:
-    """Something listed that is no datafile: metadata files, links to folders, FIFOs, sockets, devices."""
-
-    info: ObjectInfo
-
-
-class Folder:
-    """A folder of the dataset. `info` is None where the store only implies it."""
-
-    __slots__ = ("children", "info", "path")
-
-    def __init__(self, path: str, info: ObjectInfo | None = None) -> None:
-        self.path = path
-        self.info = info
-        self.children: dict[str, Entry] = {}
-
-
-Entry = Folder | Datafile | Other
 
 
 class Query(Protocol):
@@ -69,70 +60,6 @@ class Query(Protocol):
         ...
 
     def __hash__(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """A change: nothing stands at this path (and below it) any more."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class FolderGone:
-    """A change: the store no longer holds this folder itself; it stays while something is in it."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class FolderSeen:
-    """A change: a folder stands here."""
-
-    info: ObjectInfo
-
-
-@dataclass(frozen=True, slots=True)
-class DatafileSeen:
-    """A change: this datafile stands at its path."""
-
-    datafile: Datafile
-
-
-@dataclass(frozen=True, slots=True)
-class OtherSeen:
-    """A change: something that is no datafile stands here."""
-
-    info: ObjectInfo
-
-
-Change = Removed | FolderGone | FolderSeen | DatafileSeen | OtherSeen
-
-
-class Reading:
-    """What writers did since a reading of the store began: the paths, and all folders above them."""
-
-    __slots__ = ("above", "touched")
-
-    def __init__(self) -> None:
-        self.touched: set[str] = set()
-        self.above: set[str] = set()
-
-    def touch(self, path: str) -> None:
-        """Note that a writer changed what stands at a path."""
-        self.touched.add(path)
-        while path and (path := parent_of(path)) not in self.above:
-            self.above.add(path)
-
-    def overtakes(self, path: str) -> bool:
-        """Say whether what was read of a path may be older than what a writer did there, above or below."""
-        if path in self.above and path:
-            return True
-        while path not in self.touched:
-            if not path:
-                return False
-            path = parent_of(path)
-        return True
 
 
 SubsetTree = dict[str, dict[str, Datafile | None]]
@@ -207,7 +134,7 @@ class Index:
         with self.lock:
             fresh = []
             for change in changes:
-                path = _path_of(change)
+                path = path_of(change)
                 if path in self._held or (isinstance(change, Removed) and self._holds_below(path)):
                     continue
                 if reading.touched and reading.overtakes(path):
@@ -225,7 +152,7 @@ class Index:
             self.written += 1
             for reading in self._readings:
                 for change in changes:
-                    reading.touch(_path_of(change))
+                    reading.touch(path_of(change))
             self._publish(changes)
 
     def hold(self, path: str) -> None:
@@ -258,7 +185,7 @@ class Index:
                     case OtherSeen(info):
                         self._put_other(info)
                 self.version += 1
-                self._touched[_path_of(change)] = None
+                self._touched[path_of(change)] = None
             self.changed_ns = max(time.time_ns(), self.changed_ns + 1)
             touched, self._touched = self._touched, {}
             for observer in self._observers:
@@ -574,16 +501,6 @@ class Index:
             return rows
 
         return self.cached(("beneath", path), compute)
-
-
-def _path_of(change: Change) -> str:
-    match change:
-        case Removed(path) | FolderGone(path):
-            return path
-        case FolderSeen(info) | OtherSeen(info):
-            return info.path
-        case DatafileSeen(datafile):
-            return datafile.path
 
 
 def _selection(folder: str, queries: tuple[Query, ...]) -> object:

@@ -21,8 +21,9 @@ from octuefs.differences import (
     metadata_file_changed,
     removals,
 )
+from octuefs.entries import Change, DatafileSeen, Folder, FolderSeen, Other, OtherSeen, Reading, Removed
 from octuefs.errors import NotFound, OctuefsError, StoreUnavailable
-from octuefs.index import Change, DatafileSeen, Folder, FolderSeen, Index, Other, OtherSeen, Reading, Removed
+from octuefs.index import Index
 from octuefs.model.metadata import DatafileMetadata, DatasetMetadata, OctueDocument
 from octuefs.model.paths import (
     METADATA_NAME,

@@ -14,6 +14,7 @@ from contextlib import suppress
 from octuefs.content.pieces import copy_pieces
 from octuefs.datafile import NO_METADATA, Datafile
 from octuefs.dataset import Dataset
+from octuefs.entries import Folder, Other
 from octuefs.errors import (
     AlreadyExists,
     ChecksumMismatch,
@@ -22,7 +23,6 @@ from octuefs.errors import (
     NotFound,
     OctuefsError,
 )
-from octuefs.index import Folder, Other
 from octuefs.model.metadata import DatafileMetadata, decode_custom_metadata
 from octuefs.model.paths import (
     METADATA_NAME,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from octuefs.datafile import Datafile
+from octuefs.entries import Folder, Other
 from octuefs.errors import LocalFailure, OctuefsError, PermissionRefused, StoreUnavailable, TimedOut
-from octuefs.index import Folder, Other
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset
+from octuefs.entries import Folder, Other
 from octuefs.errors import BadValue, Conflict, IsADirectory, LocalFailure, NotADirectory, NotFound, OctuefsError
-from octuefs.index import Folder, Other
 from octuefs.model.hashes import extend_crc32c
 from octuefs.model.paths import METADATA_NAME, is_temporary, join, name_of, parent_of
 from octuefs.stored_metadata import LARGEST_FILE

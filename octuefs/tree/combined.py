@@ -19,8 +19,9 @@ from octuefs.errors import (
     Unsupported,
 )
 from octuefs.model.paths import NAME_MAX, path_bytes
+from octuefs.tree.defaults import Branch, UnkeptAttributes
 from octuefs.tree.membership import check_settable
-from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Moving, Node, UnkeptAttributes, virtual_inode
+from octuefs.tree.node import Attributes, DirectoryEntry, Moving, Node, virtual_inode
 from octuefs.tree.portions import Portion, Portions
 from octuefs.tree.real import DatafileNode
 from octuefs.tree.vanishing import Vanishing

@@ -9,7 +9,8 @@ from typing import Protocol
 from octuefs.errors import NotFound
 from octuefs.model.paths import path_bytes
 from octuefs.stores.base import ByteSource
-from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Node, virtual_inode
+from octuefs.tree.defaults import Branch
+from octuefs.tree.node import Attributes, DirectoryEntry, Node, virtual_inode
 from octuefs.tree.virtual import Ground, TextNode, VirtualLeaf, made_directory
 
 CONTROL_NAME = ".octuefs"

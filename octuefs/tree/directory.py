@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset
+from octuefs.entries import Folder, Other
 from octuefs.errors import (
     AlreadyExists,
     CrossDevice,
@@ -14,13 +15,13 @@ from octuefs.errors import (
     NotPermitted,
     OctuefsError,
 )
-from octuefs.index import Folder, Other
 from octuefs.model.paths import METADATA_NAME, NAME_MAX, is_temporary, join, name_of, parent_of, path_bytes
 from octuefs.stores.base import Kind
 from octuefs.tree.context import Context
+from octuefs.tree.defaults import Branch
 from octuefs.tree.document import StoredDocumentNode, has_metadata, open_document, read_text, store_text, stored_file
 from octuefs.tree.membership import crossing, describe_all, given_by, joining
-from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Moving, Node, virtual_inode
+from octuefs.tree.node import Attributes, DirectoryEntry, Moving, Node, virtual_inode
 from octuefs.tree.scope import Scope
 from octuefs.tree.xattrs import (
     directory_xattr,

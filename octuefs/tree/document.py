@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from octuefs.datafile import NO_METADATA, Datafile
 from octuefs.dataset import Dataset
+from octuefs.entries import Other
 from octuefs.errors import BadValue, NotPermitted, TooBig, Unsupported
-from octuefs.index import Other
 from octuefs.model.changes import MetadataChange, difference
 from octuefs.model.metadata import DatafileMetadata, DatasetMetadata, OctueDocument, decode_octue, encode_octue
 from octuefs.model.paths import METADATA_NAME, join

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 
 from octuefs.datafile import NO_METADATA, Datafile
+from octuefs.entries import Folder
 from octuefs.errors import AlreadyExists, CrossDevice, IsADirectory, NotADirectory, NotFound, NotPermitted, OctuefsError
-from octuefs.index import Folder
 from octuefs.model.paths import METADATA_NAME, SIGNED_METADATA_NAME, is_temporary, parent_of
 from octuefs.stores.base import Kind
 from octuefs.stores.writing import Times

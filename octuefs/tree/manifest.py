@@ -23,8 +23,9 @@ from octuefs.stores.base import Space
 from octuefs.tree.combined import OF_PORTIONS, CombinedDirectory
 from octuefs.tree.combined_views import view_over
 from octuefs.tree.control import CONTROL_NAME, ControlFiles, ControlPanel
+from octuefs.tree.defaults import Branch
 from octuefs.tree.namespace import TEXTS, Namespace, views_text
-from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Moving, Node, virtual_inode
+from octuefs.tree.node import Attributes, DirectoryEntry, Moving, Node, virtual_inode
 from octuefs.tree.portions import Portion, Portions
 from octuefs.tree.vanishing import Vanishing
 from octuefs.tree.views import VIEWS

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from octuefs.dataset import Dataset
-from octuefs.index import Folder, FolderGone
+from octuefs.entries import Folder, FolderGone
 from octuefs.model.manifest import MANIFEST_NAME
 from octuefs.model.paths import METADATA_NAME, join
 from octuefs.stores.base import Space

@@ -10,7 +10,8 @@ from octuefs.errors import NotALink, NotFound, Unsupported
 from octuefs.model.paths import parent_of
 from octuefs.stores.base import ByteSource, Kind, ObjectInfo
 from octuefs.stores.writing import Times
-from octuefs.tree.node import Attributes, Leaf
+from octuefs.tree.defaults import Leaf
+from octuefs.tree.node import Attributes
 from octuefs.tree.xattrs import (
     HASH_NAME,
     datafile_xattr,

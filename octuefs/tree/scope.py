@@ -12,7 +12,8 @@ from pyroaring import BitMap
 
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset, Queries
-from octuefs.index import Folder, Query
+from octuefs.entries import Folder
+from octuefs.index import Query
 from octuefs.model.ordering import Ordering
 from octuefs.model.paths import join, path_bytes
 

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from octuefs.dataset import Queries
-from octuefs.index import FolderGone, Index, Query
+from octuefs.entries import FolderGone
+from octuefs.index import Index, Query
 from octuefs.tree.queries import HasTag
 
 _Place = tuple[Queries, str]

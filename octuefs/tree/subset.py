@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from octuefs.datafile import Datafile
+from octuefs.entries import Folder
 from octuefs.errors import (
     AlreadyExists,
     CrossDevice,
@@ -20,11 +21,11 @@ from octuefs.errors import (
     NotPermitted,
     OctuefsError,
 )
-from octuefs.index import Folder
 from octuefs.model.paths import METADATA_NAME, parent_of
+from octuefs.tree.defaults import UnkeptAttributes
 from octuefs.tree.directory import ScopeDirectory
 from octuefs.tree.membership import check_settable, joining, leaving
-from octuefs.tree.node import Attributes, DirectoryEntry, Moving, Node, UnkeptAttributes
+from octuefs.tree.node import Attributes, DirectoryEntry, Moving, Node
 from octuefs.tree.real import DatafileNode
 from octuefs.tree.virtual import made_directory
 from octuefs.writing.base import Caller, OpenFile

@@ -14,7 +14,8 @@ from pyroaring import BitMap
 from octuefs.errors import BadValue, NotFound, NotPermitted
 from octuefs.index import Index, Query
 from octuefs.tree.context import Context
-from octuefs.tree.node import Attributes, Branch, DirectoryEntry, Node, UnkeptAttributes, virtual_inode
+from octuefs.tree.defaults import Branch, UnkeptAttributes
+from octuefs.tree.node import Attributes, DirectoryEntry, Node, virtual_inode
 from octuefs.tree.queries import Not
 from octuefs.tree.scope import Scope
 from octuefs.tree.virtual import made_directory

@@ -9,7 +9,8 @@ from octuefs.datafile import Datafile
 from octuefs.errors import NotFound, NotUnique
 from octuefs.model.paths import path_bytes
 from octuefs.stores.base import ByteSource
-from octuefs.tree.node import Attributes, Leaf, blocks_of, virtual_inode
+from octuefs.tree.defaults import Leaf
+from octuefs.tree.node import Attributes, blocks_of, virtual_inode
 
 T = TypeVar("T")
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from octuefs.datafile import NO_METADATA, Datafile
+from octuefs.entries import Folder
 from octuefs.errors import (
     AlreadyExists,
     BadValue,
@@ -24,7 +25,6 @@ from octuefs.errors import (
     OctuefsError,
     Unsupported,
 )
-from octuefs.index import Folder
 from octuefs.keeper import Keeper
 from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import DatafileMetadata, encode_custom_metadata

@@ -16,8 +16,8 @@ from typing import Any
 import google_crc32c
 
 from octuefs.datafile import NO_METADATA, Datafile
+from octuefs.entries import Other
 from octuefs.errors import BadValue, Conflict, NotFound, OctuefsError
-from octuefs.index import Other
 from octuefs.model.changes import MetadataChange, difference, first_record, merge
 from octuefs.model.metadata import (
     DatafileMetadata,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from octuefs.datafile import Datafile
+from octuefs.entries import Change, DatafileSeen, Entry, Folder, FolderGone, FolderSeen, Other, Removed
 from octuefs.errors import BadValue, Conflict, NameTooLong, NotADirectory, NotFound
-from octuefs.index import Change, DatafileSeen, Entry, Folder, FolderGone, FolderSeen, Other, Removed
 from octuefs.keeper import Keeper
 from octuefs.model.paths import CloudLocation, Location, is_temporary, join, name_of, parent_of, path_bytes
 from octuefs.stores.base import Kind, ObjectInfo

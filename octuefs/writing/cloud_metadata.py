@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from octuefs.datafile import NO_METADATA, Datafile
+from octuefs.entries import Folder
 from octuefs.errors import Conflict, NotFound
-from octuefs.index import Folder
 from octuefs.model.changes import MetadataChange, difference, first_record, merge
 from octuefs.model.metadata import DatafileMetadata, custom_metadata_patch
 from octuefs.report import Report

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
+from octuefs.entries import Removed
 from octuefs.errors import Conflict, LocalFailure, OctuefsError, Unsupported
-from octuefs.index import Removed
 from octuefs.stores.base import Kind, ObjectInfo
 from octuefs.writing.cloud_facts import generation_of
 from octuefs.writing.contents import Content

@@ -13,8 +13,9 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 
 from octuefs.datafile import Datafile
+from octuefs.entries import Change, Other, Removed
 from octuefs.errors import LocalFailure, NotFound, OctuefsError
-from octuefs.index import Change, Index, Other, Removed
+from octuefs.index import Index
 from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import DatafileMetadata, encode_custom_metadata
 from octuefs.model.paths import Location

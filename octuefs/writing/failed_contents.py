@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from octuefs.datafile import Datafile
-from octuefs.index import Index, Other
+from octuefs.entries import Other
+from octuefs.index import Index
 from octuefs.model.changes import MetadataChange
 from octuefs.stores.base import ByteSource, ObjectInfo
 from octuefs.stores.writing import ObjectProperties

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from octuefs.entries import Change
 from octuefs.errors import OctuefsError
-from octuefs.index import Change, Index
+from octuefs.index import Index
 from octuefs.model.changes import MetadataChange
 from octuefs.model.paths import Location
 from octuefs.stores.base import Kind, ObjectInfo

@@ -10,8 +10,8 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from octuefs.entries import Folder
 from octuefs.errors import AlreadyExists, Conflict, NotEmpty, NotFound, OctuefsError, Unsupported
-from octuefs.index import Folder
 from octuefs.model.paths import is_temporary
 from octuefs.report import Report
 from octuefs.stores.base import Kind, ObjectInfo, Skipped

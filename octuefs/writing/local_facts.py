@@ -7,8 +7,8 @@ published, so that no two changes of one file overtake each other.
 from collections.abc import Collection, Mapping
 
 from octuefs.datafile import NO_METADATA, Datafile
+from octuefs.entries import Change, DatafileSeen, Entry, Folder, FolderSeen, Other, OtherSeen, Removed
 from octuefs.errors import NotFound, OctuefsError
-from octuefs.index import Change, DatafileSeen, Entry, Folder, FolderSeen, Other, OtherSeen, Removed
 from octuefs.keeper import Keeper
 from octuefs.model.metadata import DatafileMetadata, OctueDocument
 from octuefs.model.paths import METADATA_NAME, join, name_of, parent_of

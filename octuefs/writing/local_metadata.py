@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from octuefs.datafile import NO_METADATA, Datafile
+from octuefs.entries import DatafileSeen, FolderGone, Other
 from octuefs.errors import BadValue, LocalFailure, NotFound, NotPermitted, OctuefsError
-from octuefs.index import DatafileSeen, FolderGone, Other
 from octuefs.keeper import Keeper
 from octuefs.model.changes import MetadataChange, copied, difference, first_record
 from octuefs.model.metadata import (

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import Any
 
 from octuefs.datafile import NO_METADATA, Datafile
+from octuefs.entries import Entry, Folder, Other
 from octuefs.errors import (
     AlreadyExists,
     BadValue,
@@ -19,7 +20,6 @@ from octuefs.errors import (
     NotADirectory,
     OctuefsError,
 )
-from octuefs.index import Entry, Folder, Other
 from octuefs.model.changes import MetadataChange, difference, over
 from octuefs.model.metadata import DatafileMetadata, custom_metadata_patch
 from octuefs.model.paths import parent_of

@@ -11,8 +11,9 @@ import pytest
 from contract.places import Prefix
 
 from octuefs.datafile import Datafile
+from octuefs.entries import Folder
 from octuefs.errors import Conflict, NotEmpty, TooBig
-from octuefs.index import Folder, Index
+from octuefs.index import Index
 from octuefs.keeper import Keeper
 from octuefs.model.changes import MetadataChange
 from octuefs.report import Report

@@ -16,6 +16,7 @@ import pytest
 from octuefs.content.hashing import Hasher
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset
+from octuefs.entries import Folder, Other
 from octuefs.errors import (
     AlreadyExists,
     BadValue,
@@ -25,7 +26,7 @@ from octuefs.errors import (
     NotPermitted,
     OctuefsError,
 )
-from octuefs.index import Folder, Index, Other
+from octuefs.index import Index
 from octuefs.keeper import Keeper
 from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import DatafileMetadata, OctueDocument, decode_octue

@@ -9,8 +9,9 @@ from typing import Any
 from unit.memory_store import MemoryStore
 
 from octuefs.datafile import Datafile
+from octuefs.entries import Change, DatafileSeen, Folder
 from octuefs.errors import StoreUnavailable
-from octuefs.index import Change, DatafileSeen, Folder, Index
+from octuefs.index import Index
 from octuefs.keeper import Keeper
 from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import DatafileMetadata, decode_custom_metadata

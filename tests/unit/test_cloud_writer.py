@@ -13,6 +13,7 @@ import pytest
 from unit.cloud_world import DOWN, ME, World, begin, labelled, tagged
 from unit.memory_store import MemoryStore
 
+from octuefs.entries import Folder
 from octuefs.errors import (
     AlreadyExists,
     BadValue,
@@ -28,7 +29,6 @@ from octuefs.errors import (
     TooBig,
     Unsupported,
 )
-from octuefs.index import Folder
 from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import DatafileMetadata, encode_custom_metadata
 from octuefs.model.paths import derived_id

@@ -14,8 +14,8 @@ from unit.cloud_world import DOWN, ME, World, begin, labelled, tagged
 from unit.memory_store import MemoryStore
 
 from octuefs.datafile import Datafile
+from octuefs.entries import Folder
 from octuefs.errors import Conflict, NotFound, NotPermitted, OctuefsError
-from octuefs.index import Folder
 from octuefs.model.changes import MetadataChange
 from octuefs.stores.base import Ownership
 from octuefs.writing.base import OpenFile

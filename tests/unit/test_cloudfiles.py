@@ -20,6 +20,7 @@ import pytest
 from unit.memory_store import MemoryStore, crc32c
 
 from octuefs.datafile import Datafile
+from octuefs.entries import DatafileSeen, Removed
 from octuefs.errors import (
     ChecksumMismatch,
     Conflict,
@@ -33,7 +34,7 @@ from octuefs.errors import (
     TooBig,
     Unsupported,
 )
-from octuefs.index import DatafileSeen, Index, Removed
+from octuefs.index import Index
 from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import DatafileMetadata, decode_custom_metadata
 from octuefs.report import Report

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from octuefs.datafile import Datafile
-from octuefs.index import Change, DatafileSeen, Folder, FolderGone, FolderSeen, Index, Other, OtherSeen, Removed
+from octuefs.entries import Change, DatafileSeen, Folder, FolderGone, FolderSeen, Other, OtherSeen, Removed
+from octuefs.index import Index
 from octuefs.model.filters import parse_filters
 from octuefs.model.hashes import encode_crc32c
 from octuefs.model.metadata import DatafileMetadata

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from octuefs.datafile import Datafile
-from octuefs.index import Change, DatafileSeen, FolderGone, Index, Reading, Removed
+from octuefs.entries import Change, DatafileSeen, FolderGone, Reading, Removed
+from octuefs.index import Index
 from octuefs.model.paths import LocalLocation
 from octuefs.stores.base import Kind, ObjectInfo
 

@@ -13,8 +13,9 @@ from unit.memory_store import MemoryStore
 
 from octuefs.content.hashing import Hasher
 from octuefs.dataset import Dataset
+from octuefs.entries import Other
 from octuefs.errors import OctuefsError, StoreUnavailable
-from octuefs.index import Index, Other
+from octuefs.index import Index
 from octuefs.keeper import Keeper, expire_all
 from octuefs.model.listed_files import FileEntry, place_files
 from octuefs.model.paths import CloudLocation, LocalLocation

@@ -22,6 +22,7 @@ FLOORS = (
     ("writing",),
     ("keeper", "classification", "differences", "other_names", "stored_metadata"),
     ("index", "content"),
+    ("entries",),
     ("datafile",),
     ("stores",),
     ("model",),

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from unit.tree_world import CALLER, Calls, Kept, World
 
+from octuefs.entries import Removed
 from octuefs.errors import CrossDevice, NotFound, OctuefsError, PermissionRefused, ReadOnly, StoreUnavailable, to_errno
-from octuefs.index import Removed
 from octuefs.model.hashes import hash_of_set, hash_of_text
 from octuefs.model.metadata import DatafileMetadata
 from octuefs.operations import Operations

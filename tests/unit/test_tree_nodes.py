@@ -10,7 +10,7 @@ import pytest
 from unit.tree_world import World
 
 from octuefs.datafile import NO_METADATA, Datafile
-from octuefs.index import DatafileSeen, FolderGone, Removed
+from octuefs.entries import DatafileSeen, FolderGone, Removed
 from octuefs.model.hashes import url_safe
 from octuefs.tree.node import Node
 

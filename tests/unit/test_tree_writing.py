@@ -11,8 +11,8 @@ import pytest
 from cachetools import TTLCache
 from unit.tree_world import CALLER, World
 
+from octuefs.entries import Removed
 from octuefs.errors import BadValue, NotFound
-from octuefs.index import Removed
 from octuefs.model.metadata import DatasetMetadata
 
 ID = "3c8f7a56-1d7e-4b1a-8a51-2f6f9d3c0e11"

@@ -13,8 +13,9 @@ import pytest
 from octuefs.content.hashing import Hasher
 from octuefs.datafile import NO_METADATA, Datafile
 from octuefs.dataset import Dataset
+from octuefs.entries import Change, DatafileSeen, FolderGone, FolderSeen, OtherSeen, Removed
 from octuefs.errors import AlreadyExists, BadValue, NotEmpty, NotFound, OctuefsError, to_errno
-from octuefs.index import Change, DatafileSeen, FolderGone, FolderSeen, Index, OtherSeen, Removed
+from octuefs.index import Index
 from octuefs.keeper import Keeper
 from octuefs.model.changes import MetadataChange, over
 from octuefs.model.metadata import DatafileMetadata, decode_octue, encode_octue

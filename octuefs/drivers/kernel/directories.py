@@ -67,10 +67,9 @@ class Directories:
         """OPENDIR: the kernel may keep the listing that follows, until something has changed."""
         record = self._table.directory(request.node)
         node = self._resolver.directory(record, request)
-        path = self._table.path_of(record)
         flags = 0
-        if self._operations.lasting(path) > 0:  # in the control panel more changes than the facts
-            version = self._operations.version(path)
+        if record.found is not None and self._freshness.lasts(record):  # in the control panel more changes than facts
+            version = record.found[0]
             flags = CACHE_DIR | (KEEP_CACHE if record.listed == version else 0)
             record.listed = version
         return replies.opened(self._operations.opendir(node), flags)
@@ -123,14 +122,14 @@ class Directories:
                 break
             found = replies.NOTHING_LOOKED_UP
             if position >= _ITSELF:
-                found = self._looked_up(parent, directory, name)
+                found = self._looked_up(parent, directory, name, request)
             answer += found + item
         return bytes(answer)
 
-    def _looked_up(self, parent: DirectoryRecord, directory: Node, name: str) -> bytes:
+    def _looked_up(self, parent: DirectoryRecord, directory: Node, name: str, request: Request) -> bytes:
         seen = self._freshness.changes
         try:
-            return self._names.entry(parent, name, self._operations.lookup(directory, name), seen)
+            return self._names.entry(parent, name, self._resolver.child(directory, name, request), seen)
         except OctuefsError:
             return replies.NOTHING_LOOKED_UP  # it has gone meanwhile, or cannot be asked; who wants it will hear
 

@@ -98,6 +98,10 @@ class Freshness:
             directory.lasting = (now + _ASKED_SECONDS, known)
         return known
 
+    def lasts(self, directory: DirectoryRecord) -> bool:
+        """Say whether what is told of a directory counts for any time."""
+        return self._lasting(directory) > NEVER
+
     def missing(self, parent: DirectoryRecord, seen: int) -> Validity:
         """Return how long a name that was not found in one of the dataset's own folders is missing."""
         if parent.derived or seen != self.changes:
