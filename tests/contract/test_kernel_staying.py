@@ -74,6 +74,11 @@ def test_a_thread_is_what_it_was_again_when_others_want_all_cores(
     assert seen == [os.SCHED_IDLE, os.SCHED_OTHER, os.SCHED_IDLE]
 
 
+def test_no_thread_is_idle_where_the_process_has_but_some_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1000)
+    assert not staying.may_stay()
+
+
 @needs_permission
 def test_workers_that_such_a_thread_starts_are_ordinary(running: Callable[[int], None]) -> None:
     running(1)

@@ -47,7 +47,12 @@ def be_ordinary() -> None:
 
 
 def may_stay() -> bool:
-    """Say whether a thread of this process may become SCHED_IDLE and what it was again: it takes CAP_SYS_NICE."""
+    """Say whether a thread of this process may become SCHED_IDLE and what it was again: it takes CAP_SYS_NICE.
+
+    Where the process has but some of the cores, nobody tells how many threads want just these: then it may not.
+    """
+    if len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
+        return False
     found = []
 
     def try_it() -> None:
