@@ -36,8 +36,9 @@ _SHOWN_SHADOWED = 100
 _LOG_BYTES = 1 << 20
 _COLLECTED_AFTER = (20_000, 20, 20)
 """So many new objects, and so many times that, and that, see gc.set_threshold."""
-_SMALL_BYTES = 1 << 20
-"""Of files up to this size opening takes longer than reading."""
+_SMALL_BYTES = 256 << 10
+"""Files up to this size are read faster where the kernel opens them itself, from the second or third reading on: the
+first one copies what passthrough would not. Of 1 MiB it takes three or four readings, of 4 MiB ten."""
 
 
 def serve(config: MountConfig, announce: Announce) -> None:
