@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 _SHOWN_SHADOWED = 100
 _LOG_BYTES = 1 << 20
-_COLLECTED_AFTER = (20_000, 20, 20)
-"""So many new objects, and so many times that, and that, see gc.set_threshold."""
 _SMALL_BYTES = 256 << 10
 """Files up to this size are read faster where the kernel opens them itself, from the second or third reading on: the
 first one copies what passthrough would not. Of 1 MiB it takes three or four readings, of 4 MiB ten."""
@@ -67,10 +65,8 @@ def serve(config: MountConfig, announce: Announce) -> None:
 def _kept_for_good() -> Iterator[None]:
     """Let what is made in this context be no matter of garbage collection, neither now nor later.
 
-    The facts of 100,000 files are a million objects; looking through them all takes most of a second each time. What
-    comes later is looked through more rarely than usual: the kernel's knowledge of files grows by as many.
+    The facts of 100,000 files are a million objects, and each look through them all would find nothing to free.
     """
-    gc.set_threshold(*_COLLECTED_AFTER)
     gc.disable()
     try:
         yield

@@ -29,7 +29,7 @@ from octuefs.errors import (
 )
 from octuefs.handles import BadHandle, ControlHandle, DirectoryHandle, HandleTable, ReadHandle, Synced, WriteHandle
 from octuefs.report import Report, printable
-from octuefs.stores.base import ByteSource, DiskSource, Space
+from octuefs.stores.base import ByteSource, Space, as_disk
 from octuefs.stores.writing import Times, privileges_in
 from octuefs.tree.namespace import MountedTree
 from octuefs.tree.node import Attributes, DirectoryEntry, Node
@@ -88,14 +88,13 @@ class Operations:
         """Have `callback` told of each change from now on, by its path in the mount; see `MountedTree.observe`."""
         self._tree.observe(callback)
 
-    def is_failure(self, call: str, error: Exception) -> bool:
-        """Say whether something failed or was refused, and people want the reason; a plain "no" is no failure."""
-        return isinstance(error, _FAILURES) or (isinstance(error, _REFUSALS) and call not in _QUESTIONS)
+    def note_failure(self, call: str, subject: Callable[[], str], error: Exception) -> None:
+        """Say in the report what failed or was refused, and why; a plain "no" is no failure.
 
-    def note_failure(self, call: str, path: str, error: Exception) -> None:
-        """Say in the report what failed, and why, where it is a failure."""
-        if self.is_failure(call, error):
-            self._report.failure(f"{call} {printable(path)}: {error}")
+        `subject` finds out the path that the call was about, where it is needed.
+        """
+        if isinstance(error, _FAILURES) or (isinstance(error, _REFUSALS) and call not in _QUESTIONS):
+            self._report.failure(f"{call} {printable(subject())}: {error}")
 
     # --- names and attributes
 
@@ -253,8 +252,8 @@ class Operations:
         """
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise BadValue(f"lseek with whence {whence} is the kernel's own")
-        source = self.source_of(handle)
-        if isinstance(source, DiskSource):
+        source = as_disk(self.source_of(handle))
+        if source is not None:
             with source.lend() as fd:
                 try:
                     return os.lseek(fd, offset, whence)
@@ -271,8 +270,8 @@ class Operations:
 
         :raise Unsupported: for others, which are to be read and written instead
         """
-        source, target = self.source_of(handle), self._writable(to_handle)
-        if not isinstance(source, DiskSource) or not isinstance(target, DiskOpenFile):
+        source, target = as_disk(self.source_of(handle)), self._writable(to_handle)
+        if source is None or not isinstance(target, DiskOpenFile):
             raise Unsupported("only files of a disk are copied by the system; read and write instead")
         return target.copy_from(source, offset, to_offset, length)
 

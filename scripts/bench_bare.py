@@ -76,7 +76,7 @@ def main(source: str, mount_point: str, transport: str) -> None:
         elif transport == "io_uring":
             raise SystemExit("bench: this kernel has no FUSE over io_uring")
         body = init_reply(session)
-        os.writev(device.descriptor, (replies.HEADER.pack(replies.HEADER.size + len(body), 0, unique), body))
+        os.writev(device.descriptor, (replies.head(unique, body), body))
         for queue in queues:
             queue.begin(wanted=True)
         loops = loop_threads(device, names, single=bool(queues))

@@ -88,7 +88,7 @@ class LibfuseAdapter:
         except OctuefsError as error:
             if isinstance(error, Conflict) and operation in _BY_PATH:
                 self._overtaken.note((operation, arguments[0], calling_thread()), error)
-            self._operations.note_failure(operation, arguments[0] or "an open file", error)
+            self._operations.note_failure(operation, lambda: arguments[0] or "an open file", error)
             raise OSError(to_errno(error), str(error)) from error
         except OSError as error:
             raise OSError(to_errno(error), str(error)) from error

@@ -86,7 +86,7 @@ class LocalFile:
         self._never_waits = False
         self._appends = bool(flags & os.O_APPEND)
         self._use = _Use(fd, path)
-        self._privileges_cleared = flags & os.O_ACCMODE == os.O_RDONLY or os.geteuid() != 0  # the system does it
+        self._privileges_cleared = os.geteuid() != 0  # the system does it
 
     # --- reading
 

@@ -161,6 +161,9 @@ class RecoveredFolder(Branch):
 class RecoveredFile(VirtualLeaf):
     """One of them."""
 
+    volatile = True
+    """Another may get its name."""
+
     def __init__(self, ground: Ground, path: str, files: RecoveredFiles, name: str) -> None:
         super().__init__(ground, path)
         self._files = files
@@ -175,9 +178,6 @@ class RecoveredFile(VirtualLeaf):
             if entry.name == self._name:
                 return entry
         raise NotFound(f"{self.path}: nothing of this name is kept")
-
-    volatile = True
-    """Another may get its name."""
 
     def attributes(self) -> Attributes:
         """See `Node`."""

@@ -206,13 +206,13 @@ def _pending(scope: Scope, documents: Documents) -> Document | None:
 class DocumentNode(VirtualLeaf):
     """`.octue` of our making."""
 
+    volatile = True
+    """The kernel would cut what it reads at the length that was written."""
+
     def __init__(self, scope: Scope, path: str, documents: Documents) -> None:
         super().__init__(scope.dataset, path)
         self._scope = scope
         self._documents = documents
-
-    volatile = True
-    """The kernel would cut what it reads at the length that was written."""
 
     def _text(self) -> bytes:
         """Return the text as programs see it."""
@@ -259,6 +259,9 @@ class DocumentNode(VirtualLeaf):
 class StoredDocumentNode(OtherNode):
     """`.octue` in a real folder of a disk: read as it is stored, and written like every other one."""
 
+    volatile = True
+    """The text that is stored may be longer than the one that was written a moment ago."""
+
     def __init__(self, scope: Scope, info: ObjectInfo, documents: Documents) -> None:
         super().__init__(scope.dataset, info)
         self._scope = scope
@@ -268,9 +271,6 @@ class StoredDocumentNode(OtherNode):
     def home(self) -> Hashable | None:
         """See `Node`: it stands at its path alone, for what a program writes there shows before it is stored."""
         return None
-
-    volatile = True
-    """The text that is stored may be longer than the one that was written a moment ago."""
 
     def attributes(self) -> Attributes:
         """See `Node`."""

@@ -96,7 +96,7 @@ def begin(device: Device, wanted: Feature = NONE, stack_depth: int = 0) -> Sessi
 
 
 def send(descriptor: int, unique: int, body: bytes) -> None:
-    os.write(descriptor, replies.HEADER.pack(replies.HEADER.size + len(body), 0, unique) + body)
+    os.write(descriptor, replies.head(unique, body) + body)
 
 
 # --- mounting by mount(2)

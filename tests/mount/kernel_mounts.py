@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,13 @@ def native(
         if io_uring == "on":
             assert it.status()["io_uring"] == "yes"
         yield it
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Let another file stand at a path, at once, as programs do that write beside it first."""
+    beside = path.with_name(f"{uuid.uuid4().hex}-{path.name}")
+    beside.write_bytes(data)
+    beside.replace(path)
 
 
 def eventually(look: Callable[[], object], seconds: float = 8.0) -> None:

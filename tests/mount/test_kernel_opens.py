@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from mount.datasets import crc32c, set_hash
-from mount.kernel_mounts import TRANSPORTS, Native, eventually, native
+from mount.kernel_mounts import TRANSPORTS, Native, eventually, native, replace
 
 from support.gcs import Bucket
 from support.mounting import mounted, run_octuefs
@@ -53,12 +53,6 @@ def read_or_stale(path: Path) -> bytes | None:
         if error.errno != errno.ESTALE:
             raise
         return None
-
-
-def replace(path: Path, data: bytes) -> None:
-    beside = path.with_name(f"beside-{path.name}")
-    beside.write_bytes(data)
-    beside.replace(path)
 
 
 def unseen(path: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from mount.datasets import crc32c
-from mount.kernel_mounts import TRANSPORTS, Native, eventually, native
+from mount.kernel_mounts import TRANSPORTS, Native, eventually, native, replace
 
 OLD, NEW = b"old " * 20_000, b"newer " * 30_000
 
@@ -34,12 +34,6 @@ def name(request: pytest.FixtureRequest, mount: Native, source: Path) -> str:
     (source / name).write_bytes(OLD)
     eventually(lambda: (mount / name).read_bytes() == OLD)
     return name
-
-
-def replace(path: Path, data: bytes) -> None:
-    beside = path.with_name(f"{uuid.uuid4().hex}-{path.name}")
-    beside.write_bytes(data)
-    beside.replace(path)
 
 
 def all_known(mount: Native, names: list[str]) -> bool:

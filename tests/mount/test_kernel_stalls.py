@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from mount.kernel_mounts import by_each_transport, eventually, native
+from mount.kernel_mounts import Native, by_each_transport, eventually, native
 
 from support.gcs import Bucket
 from support.mounting import daemons_of, lazy_unmount, mounts_below
@@ -109,12 +109,8 @@ def test_a_daemon_that_is_killed_in_the_midst_of_requests_leaves_nobody_waiting(
         for thread in threads:
             thread.start()
         assert held.arrived.wait(20)
-        (daemon,) = daemons_of(mount.root)
-        os.kill(daemon, signal.SIGKILL)
-        for thread in threads:
-            thread.join(20)
-        assert len(failures) == 8
-        assert set(failures) <= DEAD
+        kill_daemon(mount)
+        assert_all_heard_of_it(threads, failures)
         assert_dead_and_removable(mount.root)
 
 
@@ -132,13 +128,22 @@ def test_a_daemon_that_is_killed_while_files_come_and_go_leaves_nobody_waiting(t
             thread.start()
         time.sleep(1)
         assert failures == []
-        (daemon,) = daemons_of(mount.root)
-        os.kill(daemon, signal.SIGKILL)
-        for thread in threads:
-            thread.join(20)
-        assert len(failures) == 6
-        assert set(failures) <= DEAD
+        kill_daemon(mount)
+        assert_all_heard_of_it(threads, failures)
         assert_dead_and_removable(mount.root)
+
+
+def kill_daemon(mount: Native) -> None:
+    (daemon,) = daemons_of(mount.root)
+    os.kill(daemon, signal.SIGKILL)
+
+
+def assert_all_heard_of_it(threads: list[threading.Thread], failures: list[int | None]) -> None:
+    """See that nobody waits any more, and that each was told that the daemon is gone."""
+    for thread in threads:
+        thread.join(20)
+    assert len(failures) == len(threads)
+    assert set(failures) <= DEAD
 
 
 def failing(path: Path, failures: list[int | None]) -> None:

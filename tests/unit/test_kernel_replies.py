@@ -114,7 +114,7 @@ def test_the_type_of_a_listed_name_is_that_of_d_type(kind: int, number: int) -> 
 
 def test_a_listed_entry_is_its_entry_and_then_its_name() -> None:
     entry = replies.entry(9, A_FILE, 4096, (1, 0), (1, 0))
-    answer = replies.listed_entry(entry, A_FILE.inode, 3, A_FILE.mode, b"name")
+    answer = entry + replies.listed(A_FILE.inode, 3, A_FILE.mode, b"name")
     assert answer == entry + u64(A_FILE.inode, 3) + u32(4, 8) + b"name" + bytes(4)
 
 

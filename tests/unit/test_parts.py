@@ -81,8 +81,8 @@ def test_one_that_fails_does_not_stop_the_others() -> None:
     assert "d1: the dataset cannot be reached: forbidden" in opened["d1"].report.text()
 
 
-@pytest.mark.expected_logs("cannot be reached")
-def test_one_out_of_reach_is_tried_again() -> None:
+def part_out_of_reach() -> tuple[parts.DatasetPart, threading.Event]:
+    """Return a dataset that cannot be opened until the event is set."""
     reached = threading.Event()
 
     def fail(path: str) -> None:
@@ -90,7 +90,12 @@ def test_one_out_of_reach_is_tried_again() -> None:
             raise NotFound("not yet")
 
     FakeDataset.opening = staticmethod(fail)
-    part = parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None)["d0"]
+    return parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None)["d0"], reached
+
+
+@pytest.mark.expected_logs("cannot be reached")
+def test_one_out_of_reach_is_tried_again() -> None:
+    part, reached = part_out_of_reach()
     part.try_again().result(10)
     assert part.namespace_or_none is None
     before = part.generation
@@ -154,14 +159,7 @@ def test_who_observes_is_told_of_a_dataset_that_is_lost_and_comes_back(monkeypat
 @pytest.mark.expected_logs("cannot be reached")
 def test_who_observes_is_told_of_a_dataset_that_comes_into_reach_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "Namespace", FakeNamespace)
-    reached = threading.Event()
-
-    def fail(path: str) -> None:
-        if not reached.is_set():
-            raise NotFound("not yet")
-
-    FakeDataset.opening = staticmethod(fail)
-    part = parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None)["d0"]
+    part, reached = part_out_of_reach()
     told: list[str] = []
     part.observe(told.append)
     part.try_again().result(10)

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from octuefs.drivers.kernel import replies
 from octuefs.drivers.kernel.negotiation import IO_BYTES
 from octuefs.errors import OctuefsError, from_os_error
 
@@ -96,7 +97,7 @@ class Device:
 
         :raise OSError: ENOENT where it knows nothing of what is named, which is as good
         """
-        os.writev(self.descriptor, [struct.pack("=IiQ", 16 + len(body), code, 0), body])
+        os.writev(self.descriptor, (replies.HEADER.pack(replies.HEADER.size + len(body), code, 0), body))
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from functools import partial
 from typing import Final
 
 from octuefs.drivers.kernel import requests
@@ -78,9 +79,12 @@ class Dispatcher:
         Returns the errno, or 0 and a body.
         """
         opcode = request.opcode
-        if opcode >= _OPCODES or (handler := self._handlers[opcode]) is None:
+        if opcode >= _OPCODES:
             return _ENOSYS, b""
         self._counts[opcode] += 1
+        handler = self._handlers[opcode]
+        if handler is None:
+            return _ENOSYS, b""
         if opcode in _AT_ONCE:
             request.may_wait = False
             try:
@@ -123,8 +127,7 @@ class Dispatcher:
             if isinstance(error, Conflict) and request.opcode in _BY_PATH:
                 self._tries.note(_call(request), error)
             call = requests.NAMES.get(request.opcode, "a request")
-            if self._operations.is_failure(call, error):
-                self._operations.note_failure(call, self._subject(request), error)
+            self._operations.note_failure(call, partial(self._subject, request), error)
         elif not isinstance(error, OSError):
             logger.exception("%s failed unexpectedly", requests.NAMES.get(request.opcode, request.opcode))
         return to_errno(error)

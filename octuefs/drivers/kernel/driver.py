@@ -165,4 +165,4 @@ def _join_all(threads: list[threading.Thread], ended: threading.Event) -> None:
 
 
 def _answer(device: Device, unique: int, body: bytes) -> None:
-    os.writev(device.descriptor, (replies.HEADER.pack(replies.HEADER.size + len(body), 0, unique), body))
+    os.writev(device.descriptor, (replies.head(unique, body), body))

@@ -119,7 +119,7 @@ class Freshness:
         if isinstance(record, DirectoryRecord):
             if record.derived and not self._knows_epochs:
                 return NEVER
-            return min(self._lasting(record), _DIRECTORY)
+            return self.directory_facts(self._lasting(record))
         for parent, _ in record.places:
             return self._lasting(parent)
         return NEVER

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from octuefs.drivers.kernel import replies
 from octuefs.drivers.kernel.device import REQUEST_BYTES
-from octuefs.drivers.kernel.replies import HEADER as ANSWER_HEADER
-from octuefs.drivers.kernel.request import Body, Request
+from octuefs.drivers.kernel.request import Answer, Body, Request
 from octuefs.drivers.kernel.requests import BATCH_FORGET, FORGET, HEAD_BYTES, HEADER, INTERRUPT
 
 logger = logging.getLogger(__name__)
@@ -24,9 +24,6 @@ _READ_AGAIN: Final = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
 """ENOENT: the request was given up before it was read."""
 _IDLE_BUFFERS: Final = 4
 _UNANSWERED: Final = frozenset({FORGET, BATCH_FORGET, INTERRUPT})
-
-Answer = Callable[[Request], "tuple[int, Body] | None"]
-"""Answers a request: errno and body, None where a worker will."""
 
 
 class _Buffer:
@@ -104,7 +101,7 @@ class LoopThread:
         return _Buffer(self)
 
     def _send(self, unique: int, error: int, body: Body) -> None:
-        header = ANSWER_HEADER.pack(ANSWER_HEADER.size + len(body), -error, unique)
+        header = replies.head(unique, body, error)
         try:
             os.writev(self._descriptor, (header, body) if body else (header,))
         except OSError as failure:

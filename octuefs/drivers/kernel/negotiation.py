@@ -14,8 +14,6 @@ from octuefs.drivers.kernel.requests import InitRequest
 
 MAJOR: Final = 7
 MINOR: Final = 45
-OLDEST_MINOR: Final = 31
-"""Linux 5.4."""
 _EPOCH_MINOR: Final = 44
 """From this one on FUSE_NOTIFY_INC_EPOCH is known (Linux 6.16)."""
 

@@ -20,12 +20,12 @@ class DirectoryRecord:
     """A directory that the kernel knows."""
 
     __slots__ = (
+        "_known",
         "changes",
         "children",
         "derived",
         "found",
         "id",
-        "known",
         "lasting",
         "listed",
         "listed_at",
@@ -52,7 +52,7 @@ class DirectoryRecord:
         """Of which version the listing is that the kernel keeps; None for none."""
         self.lasting: tuple[float, tuple[int, int]] = (0.0, (0, 0))
         """Until when it is known how long what is told of it counts, and how long."""
-        self.known = (-1, "")
+        self._known = (-1, "")
         """After how many moves it was asked for its path, and the path; one value, as several threads may ask."""
 
     def path_at(self, moves: int) -> str:
@@ -60,7 +60,7 @@ class DirectoryRecord:
 
         :raise StaleNode: where it has none any more
         """
-        known, path = self.known
+        known, path = self._known
         if known != moves:
             names = []
             record = self
@@ -70,7 +70,7 @@ class DirectoryRecord:
             if record.id != ROOT_ID:
                 raise StaleNode(f"{'/'.join(reversed(names)) or 'this directory'} was removed or replaced")
             path = "/" + "/".join(reversed(names))
-            self.known = (moves, path)
+            self._known = (moves, path)
         return path
 
 

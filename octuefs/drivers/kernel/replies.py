@@ -13,6 +13,12 @@ from octuefs.tree.node import Attributes, blocks_of
 HEADER: Final = struct.Struct("=IiQ")
 """Length of all, minus the errno or 0, unique; of a notification 0, its code, 0."""
 
+
+def head(unique: int, body: bytes | memoryview, error: int = 0) -> bytes:
+    """Return what stands before the body of an answer, or an errno alone."""
+    return HEADER.pack(HEADER.size + len(body), -error, unique)
+
+
 # Bits of what an open answers.
 DIRECT_IO: Final = 1 << 0
 KEEP_CACHE: Final = 1 << 1
@@ -130,14 +136,12 @@ def space(it: Space, block_bytes: int) -> bytes:
 
 
 def listed(inode: int, position: int, mode: int, name: bytes) -> bytes:
-    """Return one name of READDIR; `position` is that of the next one, of `mode` the type counts."""
+    """Return one name of READDIR; `position` is that of the next one, of `mode` the type counts.
+
+    In READDIRPLUS its `entry` stands before it, NOTHING_LOOKED_UP for one without.
+    """
     head = _DIRENT.pack(inode, position, len(name), (mode >> 12) & 15)
     return head + name + bytes(-len(name) % 8)
-
-
-def listed_entry(answer: bytes, inode: int, position: int, mode: int, name: bytes) -> bytes:
-    """Return one name of READDIRPLUS with its node, as `entry` made it; NOTHING_LOOKED_UP for one without."""
-    return answer + listed(inode, position, mode, name)
 
 
 NOTHING_LOOKED_UP: Final = bytes(_ENTRY.size)

@@ -68,5 +68,9 @@ Handler = Callable[[Request], Body]
 """
 
 
+Answer = Callable[[Request], tuple[int, Body] | None]
+"""Answers a request of a transport: errno and body, None where a worker will."""
+
+
 class WouldWait(Exception):
     """An answer has to wait for a disk, the cloud or another thread."""

@@ -40,7 +40,6 @@ FSYNCDIR: Final = 30
 ACCESS: Final = 34
 CREATE: Final = 35
 INTERRUPT: Final = 36
-DESTROY: Final = 38
 BATCH_FORGET: Final = 42
 FALLOCATE: Final = 43
 READDIRPLUS: Final = 44

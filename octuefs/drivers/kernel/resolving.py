@@ -40,9 +40,7 @@ class Resolver:
 
     def directory(self, record: DirectoryRecord, request: Request) -> Node:
         """Return the tree's node of a directory, as `node`."""
-        moves, path = record.known
-        if moves != self._table.moves:
-            path = self._table.path_of(record)
+        path = self._table.path_of(record)
         version = self._operations.version_at_once(path)
         if version is None:
             if not request.may_wait:

@@ -55,7 +55,7 @@ def queue_threads(device: Device, payload_bytes: int, dispatcher: Dispatcher) ->
     answer, stays = dispatcher.answer, may_stay()
     threads = [QueueThread(device.descriptor, [cpu], ENTRIES, payload_bytes, answer, stays=stays) for cpu in usable]
     if others := [cpu for cpu in range(number) if cpu not in usable]:
-        threads.append(QueueThread(device.descriptor, others, SPARE_ENTRIES, payload_bytes, answer, stays=False))
+        threads.append(QueueThread(device.descriptor, others, SPARE_ENTRIES, payload_bytes, answer, stays=stays))
     for it in threads:
         it.thread.start()
     for it in threads:

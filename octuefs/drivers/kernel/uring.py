@@ -13,11 +13,13 @@ import signal
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from octuefs.drivers.kernel.request import Body, Request
+from octuefs.drivers.kernel.replies import HEADER as ANSWER_HEADER
+from octuefs.drivers.kernel.request import Answer, Body, Request
+from octuefs.drivers.kernel.requests import HEADER
 from octuefs.drivers.kernel.ring import (
     COMMAND_AT,
     ENTRY_BYTES,
@@ -42,8 +44,6 @@ _HEADER_BYTES: Final = 288
 _HEADER_ROOM: Final = 512
 _HEAD_AT: Final = 128
 _PAYLOAD_SIZE_AT: Final = 272
-_IN = struct.Struct("=IIQQIII")
-_OUT = struct.Struct("=IiQ")
 _WORD_BYTES: Final = 8
 _COMMIT_ID_WORD: Final = 264 // _WORD_BYTES
 """Where the number of a request stands in the header of an entry, and then in what its answer is sent with."""
@@ -55,8 +55,6 @@ _VECTORS = struct.Struct("=QQQQ")
 _COMMAND = struct.Struct("=QQH")
 _ENDED: Final = frozenset({errno.ENOTCONN, errno.ECANCELED, errno.ENODEV})
 """What is told of an entry when the connection has ended."""
-Answer = Callable[[Request], "tuple[int, Body] | None"]
-"""Answers a request: errno and body, None where a worker will."""
 
 
 class QueueThread:
@@ -138,7 +136,7 @@ class QueueThread:
         left = len(self._requests)
         # Names of this function alone are the fastest to look up.
         answer, requests, send, headers, rooms = self._answer, self._requests, self._send, self._headers, self._rooms
-        unpack, sizes, wake = _IN.unpack_from, _PAYLOAD_SIZE.unpack_from, len(requests)
+        unpack, sizes, wake = HEADER.unpack_from, _PAYLOAD_SIZE.unpack_from, len(requests)
         while True:
             for slot, result in found:
                 if result < 0:
@@ -152,7 +150,7 @@ class QueueThread:
                     continue
                 request = requests[slot]
                 at = slot * _HEADER_ROOM
-                _, request.opcode, request.unique, request.node, request.uid, request.gid, request.pid = unpack(
+                (_, request.opcode, request.unique, request.node, request.uid, request.gid, request.pid, _, _) = unpack(
                     headers, at
                 )
                 request.rest = rooms[slot][: sizes(headers, at + _PAYLOAD_SIZE_AT)[0]]
@@ -201,7 +199,7 @@ class QueueThread:
         size = len(body)
         if size and body.__class__ is bytes:
             self._rooms[slot][:size] = body
-        _OUT.pack_into(headers, at, _OUT.size + size, -error, self._requests[slot].unique)
+        ANSWER_HEADER.pack_into(headers, at, ANSWER_HEADER.size + size, -error, self._requests[slot].unique)
         _PAYLOAD_SIZE.pack_into(headers, at + _PAYLOAD_SIZE_AT, size)
         ring.words[slot * _ENTRY_WORDS + _COMMIT_WORD] = self._words[slot * _HEADER_WORDS + _COMMIT_ID_WORD]
         ring.submit(slot)
