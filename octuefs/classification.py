@@ -12,6 +12,9 @@ from octuefs.other_names import OtherNames
 from octuefs.report import Report
 from octuefs.stores.base import Kind, ObjectInfo, Store
 
+HASH_NOT_TOLD = "the store does not tell its hash; it counts as that of no bytes, as in the SDK"
+"""What is said of a datafile without one."""
+
 
 class Classifier:
     """Classifies what one store describes, and reports what is wrong with it."""
@@ -27,7 +30,7 @@ class Classifier:
         """Return what stands at `info.path`: a datafile, with `metadata` on a disk, or something else."""
         name = name_of(info.path)
         if self._store.in_cloud:
-            return self._classify_object(info) if self._counts(info) else OtherSeen(info)
+            return self._classify_object(info) if self.counts(info) else OtherSeen(info)
         if name == METADATA_NAME or info.kind is Kind.SPECIAL:
             return OtherSeen(info)
         if info.kind is Kind.SYMLINK:
@@ -40,7 +43,7 @@ class Classifier:
             return self._datafile_on_disk(info, metadata, target.info)
         return self._datafile_on_disk(info, metadata, info)
 
-    def _counts(self, info: ObjectInfo) -> bool:
+    def counts(self, info: ObjectInfo) -> bool:
         """Say whether an object is a datafile; of those that a list names all are, as in the SDK, but `.octue`."""
         name = name_of(info.path)
         if info.origin is not None:
@@ -56,7 +59,7 @@ class Classifier:
         elif info.crc32c is None:
             datafile.crc32c = 0
             if not is_unstored(info):
-                problems.append("the store does not tell its hash; it counts as that of no bytes, as in the SDK")
+                problems.append(HASH_NOT_TOLD)
         self._report.set_problems(info.path, problems)
         return DatafileSeen(datafile)
 

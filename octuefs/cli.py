@@ -18,20 +18,29 @@ import typer
 from typer.core import TyperGroup
 
 from octuefs import __version__
+from octuefs.commands.fetch import add_fetch_commands
 from octuefs.commands.look import add_look_commands
 from octuefs.commands.manifest import add_manifest_command
 from octuefs.commands.options import (
     AnonymousOption,
     BillingProjectOption,
+    BwlimitOption,
+    CacheDirOption,
+    CacheSizeOption,
     DriverOption,
     ImpersonateOption,
     IoUringOption,
     KeyFileOption,
+    MemoryLimitOption,
+    MetricsPortOption,
     OpensOption,
+    ReadAheadOption,
     RecursiveOption,
     access_of,
+    limits_of,
 )
 from octuefs.commands.share import add_share_command
+from octuefs.commands.status import add_status_command
 from octuefs.commands.terminal import counting, failing_in_words
 from octuefs.commands.transfer import add_transfer_commands
 from octuefs.config import DEFAULT_METADATA_TTL, Driver, IoUring, MountConfig, Opens, SourceConfig, check_mount
@@ -161,6 +170,12 @@ def mount(
     driver: DriverOption = Driver.AUTO,
     io_uring: IoUringOption = IoUring.AUTO,
     opens: OpensOption = Opens.AUTO,
+    cache_dir: CacheDirOption = None,
+    cache_size: CacheSizeOption = None,
+    read_ahead: ReadAheadOption = "64M",
+    memory_limit: MemoryLimitOption = "512M",
+    bwlimit: BwlimitOption = None,
+    metrics_port: MetricsPortOption = None,
 ) -> None:
     """Mount a dataset, or several; returns when the mount answers, leaving a daemon."""
     with failing_in_words():
@@ -182,6 +197,8 @@ def mount(
             driver=driver.value,
             io_uring=io_uring.value,
             opens=opens.value,
+            metrics_port=metrics_port,
+            **limits_of(cache_dir, cache_size, read_ahead, memory_limit, bwlimit)._asdict(),
         )
         check_mount(config)
         if foreground:
@@ -248,7 +265,8 @@ def _announce_in_foreground(message: dict[str, Any]) -> None:
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    from octuefs.launch import counted, paths_to_try, size_text
+    from octuefs.launch import paths_to_try
+    from octuefs.model.sizes import counted, size_text
 
     labels = [printable(label) for label in summary["labels"]]
     place = printable(summary["mount_point"])
@@ -290,8 +308,8 @@ def unmount(
 def sync(mount_point: Annotated[Path, typer.Argument(help="Where it is mounted.")]) -> None:
     """Wait until everything that was written is stored."""
     with failing_in_words():
-        from octuefs.launch import counted
         from octuefs.launch import sync as sync_now
+        from octuefs.model.sizes import counted
 
         with _storing() as progress:
             outcome = sync_now(os.path.abspath(mount_point), progress)
@@ -314,7 +332,8 @@ def recover(
 ) -> None:
     """List what could not be stored, and write it back or throw it away; .octuefs/recovered/ has the files."""
     with failing_in_words():
-        from octuefs.launch import ask_daemon, size_text
+        from octuefs.launch import ask_daemon
+        from octuefs.model.sizes import size_text
 
         place = os.path.abspath(mount_point)
         for name in restore or ():
@@ -386,6 +405,8 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+add_fetch_commands(app)
+add_status_command(app)
 add_look_commands(app)
 add_transfer_commands(app)
 add_manifest_command(app)

@@ -8,16 +8,23 @@ import errno
 import os
 import platform
 import stat
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from octuefs import places
+from octuefs.disks import check_cache_apart, check_cache_folder
 from octuefs.errors import BadValue
 from octuefs.model.paths import LocalLocation, Source, parse_source
 from octuefs.mounts import check_alive, mount_above, mount_at
 from octuefs.stores.base import Access, Ownership
 
 DEFAULT_METADATA_TTL = 60.0
+DEFAULT_READ_AHEAD = 64 << 20
+DEFAULT_MEMORY_LIMIT = 512 << 20
+LEAST_MEMORY = 32 << 20
+"""Bytes of buffers without which reading from a bucket gets nowhere."""
 _LONGEST_SHOWN = 1000
 """Characters that the kernel, which has a page for all options of a mount, is told of its source."""
 
@@ -81,6 +88,11 @@ class MountConfig:
     `strict` refuses to mount where one of several datasets cannot be reached. `write_back` lets close(2) return before
     the upload; `compose` lets appends be joined in the bucket; `ownership` says to whom the files of a bucket belong.
     `driver`, `io_uring` and `opens` are words of `Driver`, `IoUring` and `Opens`: how the kernel is spoken to.
+
+    `cache_dir` is where blocks of buckets are kept (None: the user's cache folder), at most `cache_size` bytes of them
+    (None: as the free disk allows; 0: no disk cache). `read_ahead` bytes are asked for ahead of one reader, and buffers
+    hold at most `memory_limit`. `upload_rate` and `download_rate` are bytes per second. Figures are served at
+    `metrics_port` of this machine (0: any port that is free; None: not at all).
     """
 
     source: SourceConfig
@@ -98,6 +110,13 @@ class MountConfig:
     driver: str = Driver.AUTO.value
     io_uring: str = IoUring.AUTO.value
     opens: str = Opens.AUTO.value
+    cache_dir: str | None = None
+    cache_size: int | None = None
+    read_ahead: int = DEFAULT_READ_AHEAD
+    memory_limit: int = DEFAULT_MEMORY_LIMIT
+    upload_rate: float | None = None
+    download_rate: float | None = None
+    metrics_port: int | None = None
 
     @property
     def takes_kernel_driver(self) -> bool:
@@ -234,6 +253,41 @@ def check_driver(config: MountConfig) -> None:
         raise BadValue("--opens kernel is for mounts that change nothing; add --read-only, or: --opens daemon")
 
 
+def check_limits(config: MountConfig, locations: Sequence[Source]) -> None:
+    """Refuse limits that cannot be, and a place that cannot take the cache.
+
+    The user's own cache folder is looked at where it is sure to be used; a manifest may name no bucket.
+
+    :raise BadValue: with the reason and the remedy
+    """
+    if config.memory_limit < LEAST_MEMORY:
+        raise BadValue(f"--memory-limit: at least {LEAST_MEMORY >> 20}M is needed to read from a bucket")
+    if config.cache_dir is not None and config.cache_size == 0:
+        raise BadValue("--cache-dir means nothing with --cache-size 0; leave one of them out")
+    if config.cache_dir is not None:
+        check_cache_folder(config.cache_dir)
+        folders = [location.path for location in locations if isinstance(location, LocalLocation)]
+        check_cache_apart(config.cache_dir, config.mount_point, folders)
+    elif config.cache_size != 0 and any(location.in_cloud for location in locations):
+        check_cache_folder(places.user_cache())
+
+
+def _about_buckets(config: MountConfig) -> list[str]:
+    """Return the options that were given and are for buckets alone."""
+    plain = MountConfig(config.source, config.mount_point)
+    ownership = config.ownership or Ownership()
+    given = {
+        "--write-back": config.write_back,
+        "--uid, --gid, --file-mode and --dir-mode": ownership != Ownership(),
+        "--cache-dir": config.cache_dir is not None,
+        "--cache-size": config.cache_size is not None,
+        "--read-ahead": config.read_ahead != plain.read_ahead,
+        "--memory-limit": config.memory_limit != plain.memory_limit,
+        "--bwlimit": config.upload_rate is not None or config.download_rate is not None,
+    }
+    return [option for option, is_given in given.items() if is_given]
+
+
 def check_mount(config: MountConfig) -> None:
     """Refuse what cannot be mounted; of several datasets each is checked when it is opened.
 
@@ -243,16 +297,17 @@ def check_mount(config: MountConfig) -> None:
         raise BadValue("--write-back means nothing on a --read-only mount; leave one of them out")
     check_driver(config)
     check_ttl(config.source)
+    if config.metrics_port is not None and not 0 <= config.metrics_port <= 65535:
+        raise BadValue(f"--metrics-port {config.metrics_port}: give a port from 1 to 65535, or 0 for any free one")
     if config.named:
         locations = [parse_source(source) for source in config.named.values()]
     else:
         check_source(config.source, manifest=True)
         locations = [config.source.location]
-    about_buckets = config.write_back or config.ownership is not None
-    if about_buckets and not any(it.in_cloud or os.path.isfile(str(it)) for it in locations):  # or a manifest
-        raise BadValue(
-            "--write-back, --uid, --gid, --file-mode and --dir-mode are for gs:// sources; a local folder keeps its own"
-        )
+    if any(it.in_cloud or os.path.isfile(str(it)) for it in locations):  # or a manifest, which may name buckets
+        check_limits(config, locations)
+    elif given := _about_buckets(config):
+        raise BadValue(f"{', '.join(given)}: for gs:// sources; a local folder is read and written as it is")
     for location in locations:
         check_apart(config.mount_point, location)
     check_mount_point(config.mount_point)

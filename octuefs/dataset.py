@@ -5,13 +5,14 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
 
 from octuefs.content.hashing import Hasher
-from octuefs.content.reader import SequentialReader
+from octuefs.content.prefetch import Place
+from octuefs.content.reading import Reading
 from octuefs.datafile import Datafile
 from octuefs.entries import Other
 from octuefs.errors import Conflict, NotFound, OctuefsError, ReadOnly, from_os_error
@@ -45,6 +46,8 @@ class Dataset:
         """What makes changes; None where the dataset is only read."""
         self.read_only_reason = "the mount is read-only; mount without --read-only to change the dataset"
         """Why it is only read, where it is."""
+        self.reading: Reading | None = None
+        """What reads objects of the cloud with caches and ahead; without it each read asks the store."""
         self.staging: Path | None = None
         """Where content waits for the store that is written to the cloud."""
         self._first_root_info = self.store.stat("")
@@ -204,7 +207,7 @@ class Dataset:
     # --- bytes
 
     def open(self, info: ObjectInfo) -> ByteSource:
-        """Open a file for reading; in the cloud its present generation, read ahead where it is read in order.
+        """Open a file for reading; in the cloud its present generation.
 
         :raise OctuefsError: where it cannot be opened
         """
@@ -217,7 +220,21 @@ class Dataset:
         info = self._asked_again(info)
         if self.writer is not None:
             return self.writer.open(info, os.O_RDONLY)
-        return SequentialReader(self.store.open(info), info, lambda: self._look_again(info.path))
+        source = self.store.open(info)
+        return self.reading.open(source, lambda: self._look_again(info.path)) if self.reading is not None else source
+
+    def note_opened(self, info: ObjectInfo, key: Hashable, after: Callable[[ObjectInfo], Iterator[ObjectInfo]]) -> None:
+        """Take note that a program opened a file in the folder or view that `key` stands for, as it may open others.
+
+        `after` returns the files after one there, in listing order.
+        """
+        if self.reading is not None and not info.is_listed_on_disk:
+            self.reading.prefetch.opened(Place((id(self), key), after, self._fetch), info)
+
+    def _fetch(self, info: ObjectInfo) -> bool:
+        return (
+            self.reading is not None and not info.is_listed_on_disk and self.reading.fetch_ahead(self.store.open(info))
+        )
 
     def open_writable(self, info: ObjectInfo, flags: int) -> OpenFile:
         """Open a file for writing, or both, as `flags` say.
@@ -234,6 +251,7 @@ class Dataset:
         """
         self.check_writable()
         assert self.writer is not None, "just checked"
+        self.keeper.about_to_write()
         return self.writer
 
     def check_writable(self) -> None:
@@ -278,13 +296,12 @@ class Dataset:
         )
 
     def _asked_again(self, info: ObjectInfo) -> ObjectInfo:
-        """Return what stands at an object's path, asked of the store where each open is to ask (a TTL of 0)."""
-        if self.keeper.metadata_ttl > 0 or (self.writer is not None and self.writer.current(info) is not info):
+        """Return what stands at an object's path, asked of the store where an open is to ask."""
+        if not self.keeper.asks_at_open(info.path):
             return info
-        present = self.store.stat(info.path)
-        if present.version != info.version:
-            self.keeper.changed([info.path]).result()
-        return present
+        if self.writer is not None and self.writer.current(info) is not info:
+            return info
+        return self.keeper.ask(info)
 
     def _look_again(self, path: str) -> None:
         """See what stands at a path now, so that who opens it next gets that."""

@@ -40,7 +40,10 @@ class Listing:
         recursive: bool,
         folders: bool = True,
     ) -> "Listing":
-        """Sort what was found; without `folders` none count. `progress` is told how many files have been seen."""
+        """Sort what was found, by folder and by name: a store may tell it in any order.
+
+        Without `folders` none count. `progress` is told how many files have been seen.
+        """
         listing = cls(top, recursive, files={top: {}})
         count = 0
         for item in found:
@@ -56,6 +59,8 @@ class Listing:
                 count += 1
                 if progress is not None and count % _REPORTED_EACH == 0:
                     progress(count)
+        listing.folders = dict(sorted(listing.folders.items()))
+        listing.files = {folder: dict(sorted(infos.items())) for folder, infos in sorted(listing.files.items())}
         return listing
 
     def admit(self, admits: Callable[[str], bool], admits_folder: Callable[[str], bool]) -> None:

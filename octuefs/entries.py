@@ -1,5 +1,7 @@
 """What the index holds, and the changes that it takes. Values, which those who publish and those who ask share."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from octuefs.datafile import Datafile
@@ -17,12 +19,47 @@ class Other:
 class Folder:
     """A folder of the dataset. `info` is None where the store only implies it."""
 
-    __slots__ = ("children", "info", "path")
+    __slots__ = ("_children", "_unpack", "info", "path", "rows")
 
-    def __init__(self, path: str, info: ObjectInfo | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        info: ObjectInfo | None = None,
+        unpack: "Callable[[Folder], None] | None" = None,
+        rows: range = range(0),
+    ) -> None:
+        """`unpack` is called where something is first asked for what is in it: it calls `fill`, if nobody has done so.
+
+        `rows` are those of all datafiles in and below it until then.
+        """
         self.path = path
         self.info = info
-        self.children: dict[str, Entry] = {}
+        self.rows = rows
+        self._unpack = unpack
+        self._children: dict[str, Entry] | None = {} if unpack is None else None
+
+    @property
+    def children(self) -> "dict[str, Entry]":
+        """What is in the folder, by name."""
+        children = self._children
+        return children if children is not None else self._unpacked()
+
+    @property
+    def is_packed(self) -> bool:
+        """True where nobody has looked into it, nor changed anything in or below it, since it was loaded."""
+        return self._children is None
+
+    def fill(self, children: "dict[str, Entry]") -> None:
+        """Say what is in it."""
+        self._children = children
+        self._unpack = None  # last: who finds it gone finds the children
+
+    def _unpacked(self) -> "dict[str, Entry]":
+        unpack = self._unpack
+        if unpack is not None:
+            unpack(self)
+        assert self._children is not None, "it was unpacked"
+        return self._children
 
 
 Entry = Folder | Datafile | Other
@@ -67,11 +104,16 @@ Change = Removed | FolderGone | FolderSeen | DatafileSeen | OtherSeen
 
 
 class Reading:
-    """What writers did since a reading of the store began: the paths, and all folders above them."""
+    """What writers did since a reading of the store began: the paths, and all folders above them.
 
-    __slots__ = ("above", "touched")
+    What another thread has read since counts as well.
+    """
+
+    __slots__ = ("above", "thread", "touched")
 
     def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        """The thread that reads; what it reads within one reading is no news to another one of its own."""
         self.touched: set[str] = set()
         self.above: set[str] = set()
 

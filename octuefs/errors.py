@@ -132,6 +132,10 @@ class StoreUnavailable(OctuefsError):
     errno = errno.EIO
 
 
+class Overloaded(StoreUnavailable):
+    """The store says that it cannot do it now (HTTP 429 and 5xx)."""
+
+
 class TimedOut(OctuefsError):
     """The store did not answer in time."""
 
@@ -155,6 +159,13 @@ def to_errno(error: BaseException) -> int:
     if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno > 0:
         return error.errno
     return errno.EIO
+
+
+def again(error: OctuefsError, text: str = "", kind: type[OctuefsError] | None = None) -> OctuefsError:
+    """Return the same failure to be raised once more, by another thread maybe; with another text or of another kind."""
+    copy = (kind or type(error))(text or str(error))
+    copy.errno = error.errno
+    return copy
 
 
 def from_os_error(error: OSError, subject: str) -> OctuefsError:

@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 from cachetools import LRUCache
 from pyroaring import BitMap
 
-from octuefs.datafile import Datafile
+from octuefs.datafile import Datafile, PackedDatafile
 from octuefs.entries import (
     Change,
     DatafileSeen,
@@ -37,6 +38,9 @@ from octuefs.entries import (
     Removed,
     path_of,
 )
+from octuefs.facts.pack import Pack
+from octuefs.facts.snapshot import Snapshot
+from octuefs.hash_rows import HashRows, StoredIds
 from octuefs.model.paths import Location, derived_id, join, name_of, parent_of
 from octuefs.model.viewnames import tag_entries
 from octuefs.stores.base import ObjectInfo
@@ -44,7 +48,7 @@ from octuefs.stores.base import ObjectInfo
 T = TypeVar("T")
 
 _CACHED_SELECTIONS = 64
-"""Selections, subset trees and orderings kept per version; each holds a reference per member."""
+"""Selections, folders of subsets and orderings kept per version; each holds a reference per member."""
 
 
 class Query(Protocol):
@@ -62,8 +66,8 @@ class Query(Protocol):
     def __hash__(self) -> int: ...
 
 
-SubsetTree = dict[str, dict[str, Datafile | None]]
-"""For each folder (path in the dataset) of a subset its names; None stands for a folder."""
+SubsetChildren = dict[str, Datafile | None]
+"""What is in one folder of a subset, by name; None stands for a folder that leads to a member."""
 
 
 class Index:
@@ -84,13 +88,17 @@ class Index:
         self.by_extension: dict[str, BitMap] = {}
         self.by_date: dict[date, BitMap] = {}
         self.by_tag: dict[str, dict[str, BitMap]] = {}
-        self.by_hash: dict[str, BitMap] = {}
+        self.by_hash = HashRows()
         self.unhashed = BitMap()
         """Datafiles whose content has not been hashed yet."""
         self.total_bytes = 0
-        self._stored_ids: dict[str, int] = {}
-        """How many datafiles have an ID stored."""
+        self._stored_ids = StoredIds()
         self._rows: list[Datafile | None] = []
+        """By row; None for a free one, and for one in a folder that is packed still."""
+        self._snapshot: Snapshot | None = None
+        """What the index began with."""
+        self._packed_rows = BitMap()
+        """The rows of datafiles in folders that are packed still."""
         self._free_rows: list[int] = []
         self._cache: LRUCache[object, object] = LRUCache(_CACHED_SELECTIONS)
         self._cache_version = 0
@@ -98,8 +106,67 @@ class Index:
         self._readings: set[Reading] = set()
         self._held: set[str] = set()
         self._observers: list[Callable[[str], object]] = []
+        self._told_of_removals: list[Callable[[ObjectInfo], object]] = []
         self._touched: dict[str, None] = {}
         """The paths of what a publication has changed so far."""
+
+    # --- the beginning
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Begin with these facts, in an index that has none yet; folders stay packed until they are looked into."""
+        with self.lock:
+            assert self.may_load, "it begins but once"
+            self._snapshot = snapshot
+            rows = snapshot.rows
+            self.by_label, self.by_extension = dict(rows.labels), dict(rows.extensions)
+            self.by_date, self.by_tag = dict(rows.dates), {key: dict(table) for key, table in rows.tags.items()}
+            self.datafiles = BitMap(range(snapshot.count))
+            self._packed_rows = self.datafiles.copy()
+            self._rows = [None] * snapshot.count
+            self.total_bytes = snapshot.total_bytes
+            self.by_hash.load(snapshot.count, snapshot.checksums)
+            self._stored_ids.load(snapshot.ids)
+            if (shadowed := snapshot.shadowed) is not None:
+                self.shadowed = {
+                    path: PackedDatafile(shadowed, path, at, has_row=False) for at, path in shadowed.named()
+                }
+            self.root = self._packed_folder(0, self.root.info)
+            self.version += 1
+
+    def _packed_folder(self, number: int, info: ObjectInfo | None) -> Folder:
+        assert self._snapshot is not None, "it was loaded"
+        path = self._snapshot.packs[number].folder
+        return Folder(path, info, partial(self._unpack, number), self._snapshot.rows_of(number))
+
+    def _unpack(self, number: int, folder: Folder) -> None:
+        """Let the entries of a folder stand for themselves."""
+        with self.lock:
+            snapshot = self._snapshot
+            if not folder.is_packed or snapshot is None:
+                return
+            packed = snapshot.packs[number]
+            children: dict[str, Entry] = {}
+            for below in snapshot.below[number]:
+                path = snapshot.packs[below].folder
+                children[name_of(path)] = self._packed_folder(below, snapshot.markers.get(path))
+            row, table = packed.first_row, self._rows
+            for at, name in packed.named():
+                if at < packed.datafiles:
+                    children[name] = table[row] = PackedDatafile(packed, name, row)
+                    row += 1
+                else:
+                    children[name] = Other(packed.info(at, name))
+            self._packed_rows.remove_range(packed.first_row, row)
+            folder.fill(children)
+
+    def _unpack_rows(self, rows: BitMap) -> None:
+        """Let datafiles stand for themselves, with all that is in their folders."""
+        assert self._snapshot is not None, "there are packed ones"
+        for row in self._packed_rows & rows:
+            if row in self._packed_rows:
+                folder = self.folder(self._snapshot.pack_of_row(row).folder)
+                assert folder is not None, "what has gone was unpacked before"
+                _ = folder.children
 
     # --- changes
 
@@ -111,6 +178,15 @@ class Index:
         """
         with self.lock:
             self._observers.append(callback)
+
+    def observe_removals(self, callback: Callable[[ObjectInfo], object]) -> None:
+        """Have `callback` told, under `lock`, what the store said last of each object that goes from its place."""
+        with self.lock:
+            self._told_of_removals.append(callback)
+
+    def _tell_removed(self, info: ObjectInfo) -> None:
+        for tell in self._told_of_removals:
+            tell(info)
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
@@ -127,8 +203,8 @@ class Index:
     def publish_read(self, changes: Iterable[Change], reading: Reading) -> list[str]:
         """Take in what a reading of the store found, and return the paths that were left out.
 
-        Left out is what a writer changed since the reading began, which is to be read again, and, without being
-        returned, what a writer holds.
+        Left out is what a writer changed since the reading began, or another thread has read since, which is to be read
+        again, and, without being returned, what a writer holds.
         """
         overtaken = []
         with self.lock:
@@ -141,6 +217,10 @@ class Index:
                     overtaken.append(path)
                 else:
                     fresh.append(change)
+            for other in self._readings:
+                if other.thread != reading.thread:
+                    for change in fresh:
+                        other.touch(path_of(change))
             if fresh:
                 self._publish(fresh)
         return overtaken
@@ -201,9 +281,9 @@ class Index:
             self._hashes_published += 1
             self.unhashed.discard(datafile.row)
             if datafile.crc32c is not None:
-                self.by_hash[datafile.hash_value].discard(datafile.row)
+                self.by_hash.discard(datafile.hash_value, datafile.row)
             datafile.crc32c = crc32c
-            self.by_hash.setdefault(datafile.hash_value, BitMap()).add(datafile.row)
+            self.by_hash.add(datafile.hash_value, datafile.row)
 
     def _folder_for(self, path: str) -> Folder:
         folder = self.root
@@ -251,14 +331,11 @@ class Index:
         if present.crc32c is None:
             self.unhashed.discard(row)
         else:
-            known = self.by_hash[present.hash_value]
-            known.discard(row)
-            if not known:
-                del self.by_hash[present.hash_value]
+            self.by_hash.discard(present.hash_value, row)
         if datafile.crc32c is None:
             self.unhashed.add(row)
         else:
-            self.by_hash.setdefault(datafile.hash_value, BitMap()).add(row)
+            self.by_hash.add(datafile.hash_value, row)
 
     def _put_other(self, info: ObjectInfo) -> None:
         folder = self._folder_for(parent_of(info.path))
@@ -269,7 +346,8 @@ class Index:
         folder.children[name] = Other(info)
 
     def _remove(self, path: str) -> None:
-        if self.shadowed.pop(path, None) is not None:
+        if (hidden := self.shadowed.pop(path, None)) is not None:
+            self._tell_removed(hidden.info)
             return
         parent = self.folder(parent_of(path))
         if parent is None:
@@ -282,6 +360,8 @@ class Index:
     def _fold(self, path: str) -> None:
         folder = self.folder(path)
         if folder is not None and path:
+            if folder.info is not None:
+                self._tell_removed(folder.info)
             folder.info = None
             self._prune(folder)
 
@@ -297,6 +377,8 @@ class Index:
             folder = parent
 
     def _drop(self, entry: Entry) -> None:
+        if self._told_of_removals and entry.info is not None:
+            self._tell_removed(entry.info)
         if isinstance(entry, Datafile):
             self._forget(entry)
         elif isinstance(entry, Folder):
@@ -321,8 +403,10 @@ class Index:
             bitmap.add(row)
         if datafile.crc32c is None:
             self.unhashed.add(row)
+        else:
+            self.by_hash.add(datafile.hash_value, row)
         if (stored_id := datafile.metadata.id) is not None:
-            self._stored_ids[stored_id] = self._stored_ids.get(stored_id, 0) + 1
+            self._stored_ids.add(stored_id)
 
     def _forget(self, datafile: Datafile) -> None:
         row = datafile.row
@@ -338,11 +422,12 @@ class Index:
         for key in {key for key, _ in tag_entries(datafile.metadata.tags)}:
             if not self.by_tag.get(key, True):
                 del self.by_tag[key]
-        self.unhashed.discard(row)
+        if datafile.crc32c is None:
+            self.unhashed.discard(row)
+        else:
+            self.by_hash.discard(datafile.hash_value, row)
         if (stored_id := datafile.metadata.id) is not None:
-            left = self._stored_ids.pop(stored_id) - 1
-            if left:
-                self._stored_ids[stored_id] = left
+            self._stored_ids.discard(stored_id)
         self._rows[row] = None
         self._free_rows.append(row)
         datafile.row = -1
@@ -361,8 +446,6 @@ class Index:
                 if table is None:
                     table = self.by_tag[key] = {}
                 yield table, text
-        if datafile.crc32c is not None:
-            yield self.by_hash, datafile.hash_value
 
     # --- questions
 
@@ -403,10 +486,84 @@ class Index:
                 number += 1
         return wanted
 
+    @property
+    def is_empty(self) -> bool:
+        """True where nothing is known yet."""
+        return not self._rows and not self.root.children
+
+    @property
+    def may_load(self) -> bool:
+        """True where nothing was ever known, so that it may begin with packed facts."""
+        return self._snapshot is None and self.is_empty
+
+    def packed_at(self, path: str) -> Pack | None:
+        """Return the files of a folder as they are packed, None where they stand for themselves."""
+        with self.lock:
+            folder = self.folder(path)
+            if folder is None or self._snapshot is None or not folder.is_packed:
+                return None
+            return self._snapshot.packs[self._snapshot.numbers[path]]
+
+    def objects(self, *, datafiles: bool = True) -> Iterator[tuple[ObjectInfo, bool]]:
+        """Yield the description of each object known, and whether it is a datafile; or only of those that are none.
+
+        Nothing is unpacked for it. What changes meanwhile may be missed, or told as it was.
+        """
+        for pending in self._walk():
+            if isinstance(pending, int):
+                assert self._snapshot is not None, "it was loaded"
+                yield from self._snapshot.objects(pending, datafiles=datafiles)
+                continue
+            for entry in pending:
+                is_datafile = isinstance(entry, Datafile)
+                if entry.info is not None and (datafiles or not is_datafile):
+                    yield entry.info, is_datafile
+        if datafiles:
+            for hidden in list(self.shadowed.values()):
+                yield hidden.info, True
+
+    def named(self, names: Collection[str]) -> Iterator[str]:
+        """Yield the paths of the files and folders that have one of some names; nothing is unpacked for it."""
+        for pending in self._walk():
+            if isinstance(pending, int):
+                assert self._snapshot is not None, "it was loaded"
+                yield from self._snapshot.named(pending, names)
+                continue
+            for entry in pending:
+                if name_of(entry.path if isinstance(entry, Folder | Datafile) else entry.info.path) in names:
+                    yield entry.path if isinstance(entry, Folder | Datafile) else entry.info.path
+
+    def sizes(self) -> Iterator[int]:
+        """Yield the size of each datafile in bytes; nothing is unpacked for it."""
+        for pending in self._walk():
+            if isinstance(pending, int):
+                assert self._snapshot is not None, "it was loaded"
+                yield from self._snapshot.sizes(pending)
+                continue
+            for entry in pending:
+                if isinstance(entry, Datafile):
+                    yield entry.size
+
+    def _walk(self) -> Iterator[list[Entry] | int]:
+        """Yield what is in each folder, and of those that are packed still their numbers, for all below them too."""
+        pending = [self.root]
+        while pending:
+            folder = pending.pop()
+            with self.lock:
+                if folder.is_packed and self._snapshot is not None:
+                    number: int | None = self._snapshot.numbers[folder.path]
+                else:
+                    number, entries = None, list(folder.children.values())
+            if number is not None:
+                yield number
+                continue
+            yield entries
+            pending.extend(entry for entry in entries if isinstance(entry, Folder))
+
     def is_anothers(self, datafile_id: str, path: str) -> bool:
         """Say whether a datafile at another path than this has an ID stored."""
         with self.lock:
-            count = self._stored_ids.get(datafile_id, 0)
+            count = self._stored_ids.count(datafile_id)
             if count:
                 entry = self.entry(path)
                 count -= isinstance(entry, Datafile) and entry.metadata.id == datafile_id
@@ -415,6 +572,8 @@ class Index:
     def resolve(self, rows: BitMap) -> list[Datafile]:
         """Return the datafiles of rows that are there (under `lock`, or for rows selected under it)."""
         table = self._rows
+        if self._packed_rows and self._packed_rows.intersect(rows):
+            self._unpack_rows(rows)
         return [datafile for row in rows if (datafile := table[row]) is not None]
 
     def select(self, folder: str, queries: tuple[Query, ...]) -> BitMap:
@@ -437,20 +596,21 @@ class Index:
         with self.lock:
             return self.resolve(self.select(folder, queries))
 
-    def subset_tree(self, folder: str, queries: tuple[Query, ...]) -> SubsetTree:
-        """Return the filtered tree of `folder`: the names in each folder that leads to a member."""
+    def subset_children(self, origin: str, queries: tuple[Query, ...], folder: str) -> SubsetChildren:
+        """Return what is in one folder, in or below `origin`, of the filtered tree that `select` makes of that."""
 
-        def compute() -> SubsetTree:
-            tree: SubsetTree = {folder: {}}
-            for datafile in self.members(folder, queries):
-                parent = parent_of(datafile.path)
-                names = tree.get(parent)
-                if names is None:
-                    names = self._grow(tree, parent)
-                names[name_of(datafile.path)] = datafile
-            return tree
+        def compute() -> SubsetChildren:
+            children: SubsetChildren = {}
+            here, rows = self.folder(folder), self.select(origin, queries)
+            for name, entry in here.children.items() if here is not None else ():
+                if isinstance(entry, Datafile):
+                    if entry.row in rows:
+                        children[name] = entry
+                elif isinstance(entry, Folder) and has_rows_beneath(entry, rows):
+                    children[name] = None
+            return children
 
-        return self.cached(("tree", folder, queries), compute, hashed=_need_hashes(queries))
+        return self.cached(("children", origin, queries, folder), compute, hashed=_need_hashes(queries))
 
     def cached(self, key: object, compute: Callable[[], T], *, hashed: bool = False) -> T:
         """Return `compute()` under `lock`, remembered for `key` until the next change.
@@ -474,33 +634,50 @@ class Index:
             known = (key, self._hashes_published) if hashed else key
             return self._cache_version == self.version and known in self._cache
 
-    def _grow(self, tree: SubsetTree, path: str) -> dict[str, Datafile | None]:
-        missing = []
-        while path not in tree:
-            missing.append(path)
-            path = parent_of(path)
-        for path in reversed(missing):
-            tree[parent_of(path)][name_of(path)] = None
-            tree[path] = {}
-        return tree[missing[0]]
-
     def _beneath(self, path: str) -> BitMap:
         if not path:
             return self.datafiles.copy()
 
         def compute() -> BitMap:
-            rows = BitMap()
             folder = self.folder(path)
-            pending = [folder] if folder else []
-            while pending:
-                for child in pending.pop().children.values():
-                    if isinstance(child, Datafile):
-                        rows.add(child.row)
-                    elif isinstance(child, Folder):
-                        pending.append(child)
-            return rows
+            return rows_beneath(folder) if folder is not None else BitMap()
 
         return self.cached(("beneath", path), compute)
+
+
+def rows_beneath(folder: Folder) -> BitMap:
+    """Return the rows of the datafiles in and below a folder (under the index's lock)."""
+    rows = BitMap()
+    pending = [folder]
+    while pending:
+        folder = pending.pop()
+        if folder.is_packed:
+            rows.add_range(folder.rows.start, folder.rows.stop)
+            continue
+        for child in folder.children.values():
+            if isinstance(child, Datafile):
+                rows.add(child.row)
+            elif isinstance(child, Folder):
+                pending.append(child)
+    return rows
+
+
+def has_rows_beneath(folder: Folder, rows: BitMap) -> bool:
+    """Say whether one of some datafiles is in or below a folder (under the index's lock)."""
+    pending = [folder] if rows else []
+    while pending:
+        folder = pending.pop()
+        if folder.is_packed:
+            if rows.intersect(BitMap(folder.rows)):
+                return True
+            continue
+        for child in folder.children.values():
+            if isinstance(child, Datafile):
+                if child.row in rows:
+                    return True
+            elif isinstance(child, Folder):
+                pending.append(child)
+    return False
 
 
 def _selection(folder: str, queries: tuple[Query, ...]) -> object:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
+from octuefs.bucket_reading import Comparison, Found, pack_all
 from octuefs.classification import Classifier
 from octuefs.datafile import Datafile
 from octuefs.differences import (
@@ -22,7 +23,8 @@ from octuefs.differences import (
     removals,
 )
 from octuefs.entries import Change, DatafileSeen, Folder, FolderSeen, Other, OtherSeen, Reading, Removed
-from octuefs.errors import NotFound, OctuefsError, StoreUnavailable
+from octuefs.errors import NotFound, OctuefsError, StoreUnavailable, TimedOut
+from octuefs.facts.file import Besides
 from octuefs.index import Index
 from octuefs.model.metadata import DatafileMetadata, DatasetMetadata, OctueDocument
 from octuefs.model.paths import (
@@ -33,6 +35,7 @@ from octuefs.model.paths import (
     parent_of,
 )
 from octuefs.other_names import OtherNames
+from octuefs.remembered import Remembered
 from octuefs.report import Report
 from octuefs.stored_metadata import StoredMetadata
 from octuefs.stores.base import Kind, ObjectInfo, Store
@@ -46,6 +49,8 @@ _LONGEST_WAIT_SECONDS = 20.0
 _HEARD_SECONDS = 120.0
 _UNHEARD_SECONDS = 1.0
 """How long what is known counts: of a folder whose changes are heard of, and of what is asked for them."""
+_HEAD_START_SECONDS = 0.3
+"""How long a bucket that is known is not read yet: reading it takes time from the answers that are waited for."""
 _LEAST_TTL = 0.5
 """Look-ups and listings are not asked of the store more often than this, whatever the TTL (seconds)."""
 
@@ -67,11 +72,13 @@ class Keeper:
         fixed: DatasetMetadata | None = None,
         given: DatasetMetadata | None = None,
         told: Callable[[], Told] | None = None,
+        remembered: Remembered | None = None,
     ) -> None:
         """`metadata_ttl` is in seconds and counts in the cloud only; a disk is watched.
 
         Of the dataset's own record: `fixed` counts instead of the stored one, and what `told` returns after each
         reading of the whole store (a shared dataset's own record); `given` where the stored one lacks something.
+        `remembered` is what another mount knew of a bucket.
         """
         self.store = store
         self.location = store.location
@@ -88,7 +95,20 @@ class Keeper:
         """Says whether changes of a disk are heard of as they happen."""
         self._lists_disk_files = False
         """True where files of a disk are among those of a dataset in the cloud: nothing is heard of these."""
+        self._remembered = remembered
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper")
+        self._looker = self._thread
+        """What looks at single paths: a thread of its own where the whole store takes long to be read."""
+        if remembered is not None:
+            self._looker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="looker")
+        self._is_confirmed = True
+        """False while what is known is what another mount knew, and the store has not been read since."""
+        self._asked: set[str] = set()
+        """The paths that the store was asked for meanwhile."""
+        self._record_is_unread = False
+        """True where the dataset's record in a bucket could not be read."""
+        self._when_confirmed: list[Callable[[], object]] = []
+        self._closing = threading.Event()
         self._refresh_lock = threading.Lock()
         self._refreshing: Future[None] | None = None
         self._refreshed_at = 0.0
@@ -107,11 +127,71 @@ class Keeper:
     def load(self, progress: Callable[[int], None] | None = None) -> None:
         """Fill the index from the store; `progress` is told how many files have been seen.
 
+        Where another mount has remembered what is in a bucket that is filled in at once, and the bucket is read in the
+        background; until that is done opens and names that are not found ask (`ask`, `find_unseen`).
+
         :raise OctuefsError: where the store cannot be listed
         """
+        if self._thread.submit(self._recall).result():
+            self._is_confirmed = False
+            with self._refresh_lock:
+                self._refreshing = self._thread.submit(self._read_after_a_moment)
+            return
         started = time.monotonic()
         self._thread.submit(self._synchronise, "", progress).result()
         self._refreshed_at = started
+
+    def _read_after_a_moment(self) -> None:
+        """Read the store again once the mount has had the time to be made and to answer for the first time."""
+        if not self._closing.wait(_HEAD_START_SECONDS):
+            self._refresh()
+
+    def _recall(self) -> bool:
+        """Fill the index with what is remembered; say whether there was anything."""
+        if self._remembered is None:
+            return False
+        besides = self._remembered.begin(lambda info: self.classify(info, None), self._besides)
+        if besides is None or self.index.is_empty:
+            return False
+        self.stored.restore(besides.record)
+        self.report.replace_skipped(besides.skipped)
+        for subject, problems in besides.problems.items():
+            self.report.set_problems(subject, problems)
+        return True
+
+    def _besides(self) -> Besides | None:
+        """Return what is to be remembered besides the objects, None where all is to be read again another time."""
+        stored = self.stored
+        if stored.named is not None or stored.is_fixed or self._record_is_unread:
+            return None
+        return Besides(stored.raw_record, dict(self.report.skipped), self.report.problems())
+
+    def about_to_write(self) -> None:
+        """Take note, before a program's change, that the store is written through this mount."""
+        if self._remembered is not None:
+            self._remembered.about_to_write()
+
+    @property
+    def is_confirmed(self) -> bool:
+        """False while what is known is what an earlier mount knew, and the store has not been read since."""
+        return self._is_confirmed
+
+    def when_confirmed(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once the store has been read since this mount began, at once where it has."""
+        with self._refresh_lock:
+            waits = not self._is_confirmed
+            if waits:
+                self._when_confirmed.append(callback)
+        if not waits:
+            callback()
+
+    def _confirm(self) -> None:
+        with self._refresh_lock:
+            self._is_confirmed = True
+            callbacks, self._when_confirmed = self._when_confirmed, []
+        self._asked.clear()
+        for callback in callbacks:
+            callback()
 
     def refresh(self, *, join: bool = False) -> "Future[None]":
         """Read the whole store again, from now on, or `join` a reading that is under way already."""
@@ -139,6 +219,8 @@ class Keeper:
             raise self.failure from error
         self._refreshed_at = started
         self._failed_at = self.failure = None
+        if not self._is_confirmed:
+            self._confirm()
 
     def expire(self) -> None:
         """Make sure that what is known of a cloud dataset is no older than its TTL.
@@ -153,6 +235,10 @@ class Keeper:
         """Begin to read the store again where its time has come; return what is to be waited for, if anything is."""
         if not self.in_cloud:
             return None
+        if not self._is_confirmed:
+            if self._failed_at is not None and time.monotonic() - self._failed_at >= _RETRY_SECONDS:
+                self.refresh(join=True)
+            return None  # nobody waits: what has to be right is asked for
         ttl = max(self.metadata_ttl, _LEAST_TTL)
         age = time.monotonic() - self._refreshed_at
         if age < ttl / 2:
@@ -179,7 +265,7 @@ class Keeper:
         """
         if not self.in_cloud:
             return _HEARD_SECONDS if self.heard() else _UNHEARD_SECONDS
-        if self._failed_at is not None:
+        if self._failed_at is not None or not self._is_confirmed:
             return _UNHEARD_SECONDS
         left = max(0.0, self._refreshed_at + self.metadata_ttl - time.monotonic())
         return min(left, _UNHEARD_SECONDS) if self._lists_disk_files else left
@@ -193,7 +279,7 @@ class Keeper:
             self._to_look_at.update(paths)
             look = self._looking
             if look is None or look.done() or look.running():
-                look = self._looking = self._thread.submit(self._look)
+                look = self._looking = self._looker.submit(self._look)
             return look
 
     def notice(self, path: str, version: object) -> None:
@@ -202,25 +288,71 @@ class Keeper:
         if isinstance(entry, Datafile | Other) and entry.info.version != version:
             self.changed([path])
 
+    def asks_at_open(self, path: str) -> bool:
+        """Say whether the store is to be asked what stands at a path before it is opened."""
+        return self.in_cloud and (self.metadata_ttl <= 0 or (not self._is_confirmed and path not in self._asked))
+
+    def ask(self, info: ObjectInfo) -> ObjectInfo:
+        """Ask a bucket once what stands at an object's path now, take it in, and return it.
+
+        Where the bucket does not answer, and each open is not to ask anyhow, what was known counts.
+
+        :raise NotFound: where nothing does
+        :raise OctuefsError: where it cannot be asked
+        """
+        with self.index.reading() as reading:
+            try:
+                present = self.store.stat(info.path)
+            except NotFound:
+                self._publish([Removed(info.path)], reading)
+                self._note_asked(info.path)
+                raise
+            except (StoreUnavailable, TimedOut):
+                if self.metadata_ttl <= 0:
+                    raise
+                return info
+            if present.kind is not Kind.FILE:
+                self.changed([info.path]).result()
+            elif present.version != info.version:
+                self._publish([self.classify(present, None)], reading)
+        self._note_asked(info.path)
+        return present
+
+    def _note_asked(self, path: str) -> None:
+        if not self._is_confirmed:
+            self._asked.add(path)
+
     def find_unseen(self, path: str) -> bool:
         """Say whether the store has something at a path that the index does not know, and take it in.
 
         On a disk this closes the moment between a file's creation and the watcher's word of it. A cloud
-        dataset is asked only where every open asks (a TTL of 0).
+        dataset is asked where every open asks (a TTL of 0), and once for each path until it has been read.
         """
         if not self._may_be_unseen(path):
             return False
-        try:
-            info = self.store.stat(path)
-        except OctuefsError:
-            return False
-        if info.kind is Kind.FOLDER and not self.recursive:
-            return False
-        self.changed([path]).result()
+        with self.index.reading() as reading:
+            try:
+                info = self.store.stat(path)
+            except NotFound:
+                self._note_asked(path)
+                return False
+            except OctuefsError:
+                return False
+            if info.kind is Kind.FOLDER and not self.recursive:
+                return False
+            if self.in_cloud and info.kind is Kind.FILE and self.stored.admits(path) and not is_temporary(path):
+                self._publish([self.classify(info, None)], reading)
+            else:
+                self.changed([path]).result()
+        self._note_asked(path)
         return self.index.entry(path) is not None
 
     def _may_be_unseen(self, path: str) -> bool:
-        return not (self.in_cloud and self.metadata_ttl > 0) and (self.recursive or "/" not in path)
+        if not self.recursive and "/" in path:
+            return False
+        if not self.in_cloud or self.metadata_ttl <= 0:
+            return True
+        return not self._is_confirmed and path not in self._asked and name_of(path) != METADATA_NAME
 
     def finds_at_once(self, path: str) -> bool:
         """Say whether `find_unseen(path)` asks no more than a disk; what it takes in waits for the keeper."""
@@ -235,8 +367,12 @@ class Keeper:
         return False
 
     def close(self) -> None:
-        """Stop the thread."""
+        """Stop the threads, and write what is to be remembered."""
+        self._closing.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
+        self._looker.shutdown(wait=False, cancel_futures=True)
+        if self._remembered is not None:
+            self._remembered.close()
 
     def _look(self) -> None:
         with self._refresh_lock:
@@ -323,7 +459,53 @@ class Keeper:
     def _synchronise(self, top: str, progress: Callable[[int], None] | None, *, only_folder: bool = False) -> None:
         """Publish the differences between the store, in and below `top`, and the index."""
         with self.index.reading() as reading:
+            if self._remembered is not None and not top and not only_folder and self.stored.named is None:
+                self._compare_bucket(self._remembered, progress, reading)
+                if self.stored.named is None:
+                    return
             self._compare(top, progress, reading, only_folder=only_folder)
+
+    def _compare_bucket(self, remembered: Remembered, progress: Callable[[int], None] | None, reading: Reading) -> None:
+        """Do the same with all of a bucket that does not say which files are its dataset, or pack what it has first."""
+        known = self.index.entry(METADATA_NAME)
+        version = known.info.version if isinstance(known, Other) else None
+
+        def read_record(info: ObjectInfo) -> None:
+            if info.version != version:
+                self._read_record(present=True)
+
+        found = Found(read_record)
+        infos = found.sort(self.store.scan("", recursive=self.recursive), progress, folders=self.recursive)
+        if self.index.may_load:
+            snapshot = pack_all(infos, remembered.builder(), self._classifier, self.report)
+            if self.stored.named is not None:
+                return
+            if found.described is None:
+                self._read_record(present=False)
+            self.index.load(snapshot)
+            remembered.keep(snapshot)
+        else:
+            comparison = Comparison(self.index, lambda info: self.classify(info, None))
+            for changes in comparison.differences(infos):
+                self._publish(changes, reading)
+            if found.described is None and version is not None:
+                self._read_record(present=False)
+            gone = list(comparison.removals())
+            for change in gone:
+                if isinstance(change, Removed):
+                    self.report.clear_below(change.path)
+            self._publish(gone, reading)
+            remembered.start()
+        if self._record_is_unread and found.described is not None:
+            self._publish([OtherSeen(found.described._replace(version=None))], reading)
+        self.leftovers = found.leftovers
+        self.report.replace_skipped(found.skipped)
+
+    def _read_record(self, *, present: bool) -> None:
+        """Read the dataset's own record; where that fails it is read again with the next reading of the bucket."""
+        self._record_is_unread = not self.stored.read_dataset(present=present)
+        if self._refreshed_at or not self._is_confirmed:
+            self.stored.note_outside()
 
     def _compare(
         self, top: str, progress: Callable[[int], None] | None, reading: Reading, *, only_folder: bool
@@ -337,7 +519,7 @@ class Keeper:
             named = self.stored.named
             if not self.stored.read_dataset(present=described is not None):
                 unread.add("")
-            if self._refreshed_at:
+            if self._refreshed_at or not self._is_confirmed:
                 self.stored.note_outside()  # before, whoever loads opens the dataset as one of listed files
             if only_folder and self.stored.named != named:
                 self._synchronise("", progress)

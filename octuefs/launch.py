@@ -26,6 +26,7 @@ from octuefs import places
 from octuefs.config import MountConfig
 from octuefs.control import ask
 from octuefs.errors import BadValue, NotFound, OctuefsError
+from octuefs.model.sizes import counted
 from octuefs.mounts import check_alive, mount_above, mount_at
 
 _CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
@@ -232,23 +233,6 @@ def ask_daemon(mount_point: str, command: str, /, **arguments: Any) -> dict[str,
     except NotFound as error:
         check_alive(mount)
         raise OctuefsError(f"{mount.mount_point}: {error}; only the user who mounted can do this") from None
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: "1 file", "2,000 files"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def size_text(size: int) -> str:
-    """Return a number of bytes for people, in powers of 1024."""
-    if size < 1024:
-        return counted(size, "byte")
-    value = float(size)
-    units = iter(("KiB", "MiB", "GiB", "TiB", "PiB"))
-    while value >= 1024:
-        value /= 1024
-        unit = next(units)
-    return f"{value:.1f} {unit}"
 
 
 def paths_to_try(summary: dict[str, Any]) -> list[str]:

@@ -16,19 +16,23 @@ from functools import partial
 from itertools import islice
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octuefs import places
 from octuefs.config import MountConfig, Opens
 from octuefs.control import Command, ControlServer
 from octuefs.errors import ReadOnly, from_os_error
+from octuefs.fetches import Fetches
 from octuefs.model.manifest import DatasetEntry, Manifest
 from octuefs.mounting import Announce, Mount, OneDataset, SeveralDatasets
 from octuefs.operations import Operations
 from octuefs.recoveries import Recoveries
 from octuefs.report import printable
 from octuefs.sources import find_manifest, manifest_instead
-from octuefs.tree.located import dataset_at
+from octuefs.tree.located import datafiles_at, dataset_at
+
+if TYPE_CHECKING:
+    from octuefs.metrics import MetricsServer
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +49,19 @@ def serve(config: MountConfig, announce: Announce) -> None:
     :raise OctuefsError: where the source cannot be read or the mount not be made
     """
     with ExitStack() as stack:
+        metrics = _metrics(config, stack)
         with _kept_for_good():
             mount = _make(config, announce, stack)
+        if metrics is not None:
+            metrics.serve(mount.traffic)
+            mount.metrics_port = metrics.port
         tree = mount.tree()
         for path in islice(tree.shadowed_paths(), _SHOWN_SHADOWED):
             logger.warning("the dataset's own %s hides the virtual name", printable(path))
-        control = ControlServer(places.control_socket(config.mount_point), _commands(mount))
+        fetches = Fetches(partial(datafiles_at, tree), mount.resources.reading)
+        control = ControlServer(places.control_socket(config.mount_point), _commands(mount, fetches))
         stack.callback(control.close)
+        stack.callback(fetches.close)
         os.umask(0)  # the kernel has applied the caller's to every mode that it sends
         read_only = config.read_only or (isinstance(mount, OneDataset) and mount.dataset.writer is None)
         (_serve_natively if config.takes_kernel_driver else _serve_by_libfuse)(
@@ -59,6 +69,17 @@ def serve(config: MountConfig, announce: Announce) -> None:
         )
         mount.wait_until_stored()
     logger.info("unmounted %s", config.mount_point)
+
+
+def _metrics(config: MountConfig, stack: ExitStack) -> "MetricsServer | None":
+    """Take the port at which the figures are to be served, before anything else is done; None where they are not."""
+    if config.metrics_port is None:
+        return None
+    from octuefs.metrics import MetricsServer
+
+    server = MetricsServer(config.metrics_port)
+    stack.callback(server.close)
+    return server
 
 
 @contextmanager
@@ -104,7 +125,7 @@ def _kernel_opens(mount: Mount) -> bool:
     """Say whether the kernel is to answer opens itself: on a mount that is only read, and mostly of small files."""
     if mount.config.opens != Opens.AUTO:
         return mount.config.opens == Opens.KERNEL
-    sizes = [datafile.size for it in mount.mounted() for datafile in it.dataset.index.members("", ())]
+    sizes = [size for it in mount.mounted() for size in it.dataset.index.sizes()]
     return bool(sizes) and statistics.median(sizes) <= _SMALL_BYTES
 
 
@@ -133,7 +154,7 @@ def _one_dataset(config: MountConfig, entry: DatasetEntry, announce: Announce, s
     return SeveralDatasets(config, manifest, announce, stack)
 
 
-def _commands(mount: Mount) -> dict[str, Command]:
+def _commands(mount: Mount, fetches: Fetches) -> dict[str, Command]:
     def give_up() -> dict[str, Any]:
         mount.given_up.set()
         return {}
@@ -170,6 +191,10 @@ def _commands(mount: Mount) -> dict[str, Command]:
         "restore": restore,
         "discard": discard,
         "dataset_at": partial(dataset_at, mount.tree()),
+        "fetch": lambda path, pin: fetches.begin(path, pin=pin),
+        "fetch_state": fetches.state,
+        "fetch_cancel": fetches.cancel,
+        "unpin": fetches.release,
     }
 
 

@@ -12,6 +12,7 @@ from octuefs.dataset import Dataset
 from octuefs.model.manifest import DatasetEntry
 from octuefs.model.paths import LocalLocation, parse_source
 from octuefs.report import Report, printable
+from octuefs.resources import Resources
 from octuefs.sources import loaded_entry
 from octuefs.wiring import open_changes
 from octuefs.writing.base import Pending
@@ -24,13 +25,19 @@ class MountedDataset:
     """A dataset that is mounted, with what watches it and what writes into it."""
 
     def __init__(
-        self, entry: DatasetEntry, config: MountConfig, report: Report, progress: Callable[[int], None]
+        self,
+        entry: DatasetEntry,
+        config: MountConfig,
+        report: Report,
+        progress: Callable[[int], None],
+        resources: Resources,
     ) -> None:
-        """Open and load the dataset; `progress` is told how many files have been seen.
+        """Open and load the dataset; `progress` is told how many files have been seen, `resources` are the mount's.
 
         :raise OctuefsError: where it cannot be reached; nothing stays open then
         """
         self.report = report
+        self._resources = resources
         self._stack = ExitStack()
         try:
             self._open(entry, config, progress)
@@ -52,11 +59,15 @@ class MountedDataset:
             mount_point=config.mount_point,
             read_only=config.read_only,
             ownership=config.ownership,
+            traffic=self._resources.traffic,
+            remembers=True,
         )
         if self.changes is not None:
             self.changes.restore()
 
     def _begin(self, dataset: Dataset, config: MountConfig) -> None:
+        if dataset.in_cloud:
+            dataset.reading = self._resources.reading()
         self.changes = open_changes(config, dataset, self.report, self._stack)
         self._watching = _watch(dataset, self._stack, config.source.metadata_ttl)
 
@@ -72,6 +83,7 @@ class MountedDataset:
             "recursive": dataset.keeper.recursive,
             "dataset": {"id": dataset.id, "name": dataset.name},
             "counts": (counts := self.counts()),
+            "confirmed": dataset.keeper.is_confirmed,
             "index_version": index.version,
             "files_hashed": dataset.hasher.computed,
             "cache": {"hashes_remembered": dataset.hasher.remembered},
@@ -97,12 +109,13 @@ class MountedDataset:
             }
 
     def _of_writing(self) -> dict[str, Any]:
-        if self.changes is None:
+        writer = self.dataset.writer
+        if self.changes is None or writer is None:
             return {}
         return {
             "journal": str(self.changes.folder),
             "recovered": len(self.recovered()),
-            "writing": self.dataset.writing.status(),
+            "writing": writer.status(),
         }
 
     def labels(self) -> list[str]:

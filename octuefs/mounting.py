@@ -21,6 +21,7 @@ from octuefs.mounted import MountedDataset
 from octuefs.parts import DatasetPart, for_all, open_parts
 from octuefs.recoveries import Recoveries
 from octuefs.report import Report, printable
+from octuefs.resources import Resources
 from octuefs.tree.control import ControlFiles
 from octuefs.tree.manifest import ManifestFacts, ManifestNamespace
 from octuefs.tree.namespace import MountedTree, Namespace
@@ -41,6 +42,14 @@ class Mount(ABC):
         self.config = config
         self.report = report
         """What the calls of programs met, whichever dataset they were about, and what went wrong with each dataset."""
+        self.resources = Resources(config, report)
+        """What all its datasets share."""
+        self.traffic = self.resources.traffic
+        """What they ask of their stores."""
+        self.traffic.gauge("pending_files", lambda: self.pending()["files"])
+        self.traffic.gauge("pending_bytes", lambda: self.pending()["bytes"])
+        self.metrics_port: int | None = None
+        """Where the figures are served to Prometheus, if they are."""
         self.started = time.time()
         self.given_up = threading.Event()
         """Set where nobody waits for what is not stored yet."""
@@ -83,6 +92,8 @@ class Mount(ABC):
             "pid": os.getpid(),
             "read_only": self.config.read_only,
             "mounted_seconds": round(time.time() - self.started, 1),
+            **({"metrics_port": self.metrics_port} if self.metrics_port is not None else {}),
+            "traffic": self.traffic.figures(),
         }
 
     def pending(self) -> dict[str, Any]:
@@ -178,7 +189,10 @@ class OneDataset(Mount):
 
     def __init__(self, config: MountConfig, entry: DatasetEntry, announce: Announce, stack: ExitStack) -> None:
         super().__init__(config, Report())
-        self._mounted = MountedDataset(entry, config, self.report, lambda seen: announce({"seen": seen}))
+        stack.callback(self.resources.close)
+        self._mounted = MountedDataset(
+            entry, config, self.report, lambda seen: announce({"seen": seen}), self.resources
+        )
         stack.callback(self._mounted.close)
         self.dataset = self._mounted.dataset
         self._tree = Namespace(self.dataset, self.control_files(), views=config.views, list_views=config.list_views)
@@ -205,11 +219,14 @@ class SeveralDatasets(Mount):
 
     def __init__(self, config: MountConfig, manifest: Manifest, announce: Announce, stack: ExitStack) -> None:
         super().__init__(config, Report())
+        stack.callback(self.resources.close)
         for entry in manifest.datasets.values():
             check_apart(config.mount_point, parse_source(entry.path))
         self._id = manifest.id or derived_id(f"{config.shown_source} {sorted(manifest.datasets)}")
         self._name = manifest.name
-        self._parts = open_parts(manifest.datasets, config, self.report, lambda seen: announce({"seen": seen}))
+        self._parts = open_parts(
+            manifest.datasets, config, self.report, lambda seen: announce({"seen": seen}), self.resources
+        )
         stack.callback(for_all, self._parts, DatasetPart.close)
         if config.strict and (lost := self._out_of_reach()):
             raise OctuefsError(

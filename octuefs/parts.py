@@ -24,6 +24,7 @@ from octuefs.model.metadata import DatasetMetadata
 from octuefs.model.paths import GS_SCHEME, LocalLocation, parse_source
 from octuefs.mounted import MountedDataset
 from octuefs.report import Report, printable
+from octuefs.resources import Resources
 from octuefs.tree.namespace import Namespace
 
 logger = logging.getLogger(__name__)
@@ -44,8 +45,10 @@ _RETRY_SECONDS = 5.0
 class DatasetPart:
     """One dataset of several, in reach or not. Any thread may call."""
 
-    def __init__(self, name: str, entry: DatasetEntry, config: MountConfig, report: Report) -> None:
-        """`report` is the dataset's own."""
+    def __init__(
+        self, name: str, entry: DatasetEntry, config: MountConfig, report: Report, resources: Resources
+    ) -> None:
+        """`report` is the dataset's own, `resources` are the mount's."""
         self.name = name
         self.entry = entry
         self.report = report
@@ -58,6 +61,7 @@ class DatasetPart:
         self.generation = 0
         """Grows when the dataset comes into reach."""
         self._config = config
+        self._resources = resources
         self._lock = threading.Lock()  # guards what follows, for memory work alone
         self._namespace: Namespace | None = None
         self._observer: Callable[[str], object] | None = None
@@ -75,7 +79,7 @@ class DatasetPart:
     def open(self, progress: Callable[[int], None]) -> None:
         """Open the dataset, or note why it cannot be reached."""
         try:
-            mounted = MountedDataset(self.entry, self._config, self.report, progress)
+            mounted = MountedDataset(self.entry, self._config, self.report, progress, self._resources)
         except OctuefsError as error:
             self.error = error
         except Exception as error:
@@ -273,13 +277,17 @@ def _place_of(path: str) -> str:
 
 
 def open_parts(
-    entries: Mapping[str, DatasetEntry], config: MountConfig, report: Report, progress: Callable[[int], None]
+    entries: Mapping[str, DatasetEntry],
+    config: MountConfig,
+    report: Report,
+    progress: Callable[[int], None],
+    resources: Resources,
 ) -> dict[str, DatasetPart]:
-    """Open the datasets of a manifest at the same time; each has a part of `report`.
+    """Open the datasets of a manifest at the same time; each has a part of `report`, and all share `resources`.
 
     `progress` is told in this thread how many files of all have been seen; what it raises ends the opening.
     """
-    parts = {name: DatasetPart(name, entry, config, report.of(name)) for name, entry in entries.items()}
+    parts = {name: DatasetPart(name, entry, config, report.of(name), resources) for name, entry in entries.items()}
     for part in parts.values():
         part.overlapping = [it for it in parts.values() if it is not part and _overlap(part.entry, it.entry)]
     seen: dict[str, int] = {}

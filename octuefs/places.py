@@ -71,9 +71,39 @@ def _slug(mount_point: str) -> str:
     return blake2b(os.fsencode(real), digest_size=8).hexdigest()
 
 
+def user_cache() -> str:
+    """Return the user's cache folder; nothing is made there.
+
+    :raise OctuefsError: where this user has none
+    """
+    return _user_folder(platformdirs.user_cache_dir)
+
+
+def block_cache(folder: str | None) -> Path:
+    """Return the folder where blocks of cloud objects are kept: a given one, else one in the user's cache folder.
+
+    :raise OctuefsError: where it cannot be used
+    """
+    if folder is None:
+        return _private(user_cache(), "XDG_CACHE_HOME", "blocks")
+    path = Path(folder)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(path, 0o700)
+    except OSError as error:
+        raise OctuefsError(f"--cache-dir {folder}: {os.strerror(error.errno or 0)}; give a folder of yours") from error
+    return path
+
+
 def hash_cache() -> Path:
     """Return the file that remembers hashes of local files."""
-    return _private(_user_folder(platformdirs.user_cache_dir), "XDG_CACHE_HOME") / "hashes.sqlite"
+    return _private(user_cache(), "XDG_CACHE_HOME") / "hashes.sqlite"
+
+
+def facts_file(source_key: str) -> Path:
+    """Return the file that remembers what is in a bucket; the key is `writing.sessions.describe_source`'s, and more."""
+    name = blake2b(source_key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    return _private(_user_folder(platformdirs.user_cache_dir), "XDG_CACHE_HOME", "facts") / f"{name}.sqlite"
 
 
 def writing_folder(source_key: str) -> Path:

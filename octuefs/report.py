@@ -51,6 +51,11 @@ class Report:
         for problem in texts:
             logger.warning("%s: %s", self._shown(subject), problem)
 
+    def problems(self) -> dict[str, list[str]]:
+        """Return all that is wrong now, by subject."""
+        with self._lock:
+            return {subject: list(texts) for subject, texts in self._problems.items()}
+
     def clear_below(self, path: str) -> None:
         """Forget the problems of what stood at a path and below it, for it has gone."""
         with self._lock:

@@ -27,6 +27,7 @@ from octuefs.model.paths import (
 )
 from octuefs.report import Report
 from octuefs.stores.base import Ownership, Store
+from octuefs.stores.traffic import Traffic
 from octuefs.wiring import fetch_text, named_within, open_bucket, open_listed, open_store, unloaded_dataset
 
 _AT_ONCE = 32
@@ -51,7 +52,7 @@ def manifest_instead(config: SourceConfig, dataset: Dataset) -> Manifest | None:
     :raise BadValue: where an object is there, and is no manifest
     """
     location = config.location
-    if not isinstance(location, CloudLocation) or not location.prefix or dataset.index.root.children:
+    if not isinstance(location, CloudLocation) or not location.prefix or not dataset.index.is_empty:
         return None
     try:
         return manifest_at(location, lambda bucket: open_bucket(bucket, config.access), fetch_text)
@@ -124,22 +125,35 @@ def loaded_entry(
     mount_point: str | None = None,
     read_only: bool = True,
     ownership: Ownership | None = None,
+    traffic: Traffic | None = None,
+    remembers: bool = False,
 ) -> Dataset:
     """Return the loaded dataset of an entry; `stack`, which has nothing else, closes what it is made of.
 
     `opened` is called before anything is read of it; again, with another one, where its record turns out to name files
-    outside of it.
+    outside of it. `traffic` bounds and counts what its store is asked. One that `remembers` begins with what was known
+    of a bucket another time, where anything was.
 
     :raise OctuefsError: where it cannot be reached
     """
     dataset = _opened_entry(
-        entry, config, report, stack, mount_point=mount_point, read_only=read_only, ownership=ownership
+        entry,
+        config,
+        report,
+        stack,
+        mount_point=mount_point,
+        read_only=read_only,
+        ownership=ownership,
+        traffic=traffic,
+        remembers=remembers,
     )
     opened(dataset)
     dataset.keeper.load(progress)
     if dataset.keeper.stored.outside:
         stack.close()
-        dataset = _open_listed_elsewhere(dataset, config, report, stack, mount_point=mount_point, ownership=ownership)
+        dataset = _open_listed_elsewhere(
+            dataset, config, report, stack, mount_point=mount_point, ownership=ownership, traffic=traffic
+        )
         opened(dataset)
         dataset.keeper.load(progress)
     return dataset
@@ -154,6 +168,8 @@ def _opened_entry(
     mount_point: str | None,
     read_only: bool,
     ownership: Ownership | None,
+    traffic: Traffic | None,
+    remembers: bool,
 ) -> Dataset:
     """Return the dataset of an entry before anything is read."""
     config = replace(config, source=entry.path, recursive=config.recursive and entry.recursive)
@@ -162,18 +178,19 @@ def _opened_entry(
     if isinstance(location, LocalLocation) and entry.files is not None:
         entry = replace(entry, files=tuple(named_within(entry.path, entry.files, mount_point)))
     if isinstance(location, UrlLocation) and entry.files is None:
-        return _only_read(unloaded_dataset(config, open_store(config, ownership=ownership), report, stack), _SHARED)
+        store = open_store(config, ownership=ownership, traffic=traffic)
+        return _only_read(unloaded_dataset(config, store, report, stack), _SHARED)
     placed = place_files(entry.path, entry.files or ())
     _note_twice(entry, len(placed), report)
     if entry.files is None or _lie_within(entry.path, entry.files):
-        store = open_store(config, mount_point, read_only=read_only, ownership=ownership)
+        store = open_store(config, mount_point, read_only=read_only, ownership=ownership, traffic=traffic)
         if entry.files is None:
-            return unloaded_dataset(config, store, report, stack, given=given)
+            return unloaded_dataset(config, store, report, stack, given=given, remembers=remembers)
         files = tuple(file.path for file in entry.files)
         fixed = replace(given or DatasetMetadata(), files=files)
         return unloaded_dataset(config, store, report, stack, fixed=fixed)
     place = location if not isinstance(location, UrlLocation) else parse_location(cloud_path_of_url(location.url))
-    store = open_listed(place, placed, config.access, mount_point, ownership)
+    store = open_listed(place, placed, config.access, mount_point, ownership, traffic)
     return _listed(store, given, config, report, stack)
 
 
@@ -196,11 +213,12 @@ def _open_listed_elsewhere(
     *,
     mount_point: str | None,
     ownership: Ownership | None,
+    traffic: Traffic | None,
 ) -> Dataset:
     """Return, in place of a dataset whose record names files outside of it, the one of all those files."""
     stored, location = dataset.keeper.stored, dataset.location
     placed = place_files(str(location), [FileEntry(path) for path in stored.named_paths])
-    store = open_listed(location, placed, config.access, mount_point, ownership)
+    store = open_listed(location, placed, config.access, mount_point, ownership, traffic)
     return _listed(store, stored.dataset, config, report, stack)
 
 

@@ -10,6 +10,7 @@ import posixpath
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from cachetools import LRUCache
 
@@ -49,6 +50,8 @@ class StoredMetadata:
         """True where the record is not the stored one, but was given in its place."""
         self.dataset: DatasetMetadata | None = given
         """What is stored of the dataset itself, None where nothing is."""
+        self.raw_record: Any = None
+        """The stored record of the dataset in a bucket as JSON has it, None for none."""
         self.named: frozenset[str] | None = None
         """The paths of the only files that the dataset has, where its record names them; None for all."""
         self._named_folders: frozenset[str] = frozenset()
@@ -113,14 +116,22 @@ class StoredMetadata:
             return True
         try:
             if not present:
+                self.raw_record = None
                 stored = self.overlay("", OctueDocument()).dataset
             else:
-                stored = self._cloud_record("") if self._store.in_cloud else self.document("").dataset
+                stored = self._root_record() if self._store.in_cloud else self.document("").dataset
         except OctuefsError:
             return False
         self.dataset = self._completed(stored)
         self._name_files(self.dataset.files if self.dataset is not None else None)
         return True
+
+    def restore(self, raw_record: Any) -> None:
+        """Take in the dataset's own record as it was read from a bucket another time: what `raw_record` was then."""
+        self.raw_record = raw_record
+        record = decode_dataset_record(raw_record, revive_types=False)[0] if raw_record else None
+        self.dataset = self._completed(record)
+        self._name_files(self.dataset.files if self.dataset is not None else None)
 
     def _completed(self, stored: DatasetMetadata | None) -> DatasetMetadata | None:
         """Return the stored record with what it lacks of the given one.
@@ -220,16 +231,26 @@ class StoredMetadata:
                 return rest if rest not in (".", "..") and not rest.startswith("../") else None
         return None
 
+    def _root_record(self) -> DatasetMetadata | None:
+        record, self.raw_record = self._read_cloud_record("")
+        return record
+
     def _cloud_record(self, folder: str) -> DatasetMetadata | None:
+        return self._read_cloud_record(folder)[0]
+
+    def _read_cloud_record(self, folder: str) -> tuple[DatasetMetadata | None, Any]:
+        """Return the record in a folder's `.octue` object, and the JSON that it was read from."""
         path = join(folder, METADATA_NAME)
         problems: list[str] = []
         record: DatasetMetadata | None = None
+        raw: Any = None
         try:
             content = json.loads(self._store.read_small(path, LARGEST_FILE))
             if not isinstance(content, dict):
                 raise BadValue("it holds no JSON object")
             if content.get("dataset"):
-                record, problems = decode_dataset_record(content["dataset"], revive_types=False)
+                raw = content["dataset"]
+                record, problems = decode_dataset_record(raw, revive_types=False)
         except NotFound:
             pass
         except _FOR_NOW as error:
@@ -240,7 +261,7 @@ class StoredMetadata:
         except OctuefsError as error:
             problems = [f"the dataset's metadata cannot be read: {error}"]
         self._report.set_problems(path, problems)
-        return record
+        return record, raw
 
     def _stands_at(self, path: str) -> bool:
         try:

@@ -3,6 +3,7 @@
 `sources.py` says which store a dataset needs; a mount gives it what writes with `open_changes`.
 """
 
+import json
 import logging
 import os
 import sqlite3
@@ -16,13 +17,17 @@ from octuefs.config import MountConfig, SourceConfig
 from octuefs.content.hashing import HashCache, Hasher
 from octuefs.dataset import Dataset
 from octuefs.errors import OctuefsError
+from octuefs.facts.pack import Bucket
+from octuefs.facts.templates import Templates
 from octuefs.index import Index
 from octuefs.keeper import Keeper
 from octuefs.model.listed_files import FileEntry, is_cloud, place_below
 from octuefs.model.metadata import DatasetMetadata
 from octuefs.model.paths import CloudLocation, Location, UrlLocation, parent_of
+from octuefs.remembered import Remembered
 from octuefs.report import Report
 from octuefs.stores.base import Access, LinkSigner, Ownership, Store
+from octuefs.stores.traffic import Traffic
 from octuefs.writing.recovered import Recovered
 from octuefs.writing.sessions import Session, dead_sessions, describe_source, open_session
 
@@ -40,6 +45,7 @@ def open_store(
     *,
     read_only: bool = True,
     ownership: Ownership | None = None,
+    traffic: Traffic | None = None,
 ) -> Store:
     """Return the store of a source, checked to be there; it never looks into `mount_point`.
 
@@ -49,21 +55,25 @@ def open_store(
     if isinstance(location, UrlLocation):
         from octuefs.stores.signed_url import SignedUrlStore
 
-        return _checked(SignedUrlStore(location, ownership=ownership))
+        return _checked(SignedUrlStore(location, ownership=ownership, traffic=traffic))
     if isinstance(location, CloudLocation):
         from octuefs.stores.gcs import GcsStore
 
-        return _checked(GcsStore(location, access=config.access, read_only=read_only, ownership=ownership))
+        return _checked(
+            GcsStore(location, access=config.access, read_only=read_only, ownership=ownership, traffic=traffic)
+        )
     from octuefs.stores.local import LocalStore
 
     return _checked(LocalStore(location, mount_point))
 
 
-def open_bucket(location: CloudLocation, access: Access, ownership: Ownership | None = None) -> Store:
+def open_bucket(
+    location: CloudLocation, access: Access, ownership: Ownership | None = None, traffic: Traffic | None = None
+) -> Store:
     """Return the store of a prefix for reading objects by their names; nothing is asked, so it need not be listed."""
     from octuefs.stores.gcs import GcsStore
 
-    return GcsStore(location, access=access, read_only=True, ownership=ownership)
+    return GcsStore(location, access=access, read_only=True, ownership=ownership, traffic=traffic)
 
 
 def open_listed(
@@ -72,6 +82,7 @@ def open_listed(
     access: Access,
     mount_point: str | None = None,
     ownership: Ownership | None = None,
+    traffic: Traffic | None = None,
 ) -> Store:
     """Return the store of files that are listed with their places, wherever they are.
 
@@ -86,8 +97,8 @@ def open_listed(
             location,
             placed,
             open_folder=lambda folder: LocalStore(folder, mount_point),
-            open_bucket=lambda bucket: open_bucket(bucket, access, ownership),
-            open_links=lambda: SignedLinks(ownership=ownership),
+            open_bucket=lambda bucket: open_bucket(bucket, access, ownership, traffic),
+            open_links=lambda: SignedLinks(ownership=ownership, traffic=traffic),
             avoid=mount_point,
             ownership=ownership,
         )
@@ -175,10 +186,12 @@ def unloaded_dataset(
     *,
     fixed: DatasetMetadata | None = None,
     given: DatasetMetadata | None = None,
+    remembers: bool = False,
 ) -> Dataset:
     """Return the dataset over a store before anything is read; `stack` closes what it is made of.
 
-    `fixed` is its record instead of the stored one, `given` counts for what that lacks.
+    `fixed` is its record instead of the stored one, `given` counts for what that lacks. One that `remembers` begins
+    with what was known of a bucket another time.
     """
     stack.callback(store.close)
     cache = _open_hash_cache(store)
@@ -196,9 +209,24 @@ def unloaded_dataset(
         fixed=fixed,
         given=given,
         told=getattr(store, "told", None),
+        remembered=_remembered(store, index, recursive=config.recursive) if remembers and fixed is None else None,
     )
     stack.callback(keeper.close)
     return Dataset(keeper, hasher)
+
+
+def _remembered(store: Store, index: Index, *, recursive: bool) -> Remembered | None:
+    """Return what is remembered of a bucket over mounts, None for other stores."""
+    from octuefs.stores.gcs import GcsStore
+
+    if not isinstance(store, GcsStore):
+        return None
+    source = json.dumps([describe_source(store.endpoint, store.location), recursive])
+
+    def bucket_of(templates: Templates) -> Bucket:
+        return Bucket(store.location, store.ownership, store.inode_of, templates)
+
+    return Remembered(lambda: places.facts_file(source), index, bucket_of)
 
 
 def takes_changes(store: Store) -> bool:
@@ -276,6 +304,7 @@ def _open_cloud_writer(
         inode_of=store.inode_of,
         write_back=config.write_back,
         compose=config.compose,
+        reading=dataset.reading,
     )
     stack.callback(files.close)
     writer = CloudWriter(
@@ -292,8 +321,10 @@ def _open_cloud_writer(
     dataset.staging = session.staged_folder
 
     def restore() -> None:
+        if session.journal.entries():
+            keeper.about_to_write()
         writer.restore()
-        files.sweep(keeper.leftovers)
+        keeper.when_confirmed(lambda: files.sweep(keeper.leftovers))
 
     return writer.recovered, restore
 

@@ -6,6 +6,7 @@ before the time begins.
 """
 
 import gc
+import http.client
 import mmap
 import os
 import random
@@ -13,12 +14,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
+from urllib.parse import urlsplit
 
 PIECE = 128 << 10
 """What cp(1) and cat(1) read at a time; a core keeps as much at hand."""
 PAGE = 4096
 SMALL = 64 << 10
+RANGE, AT_ONCE = 8 << 20, 8
+"""Bytes that a request asks for, and requests at once."""
+WRITTEN = 1 << 20
+"""Bytes written at a time: more take two to three times as long here."""
 
 
 def stat(folder: str, names: str) -> float:
@@ -91,6 +100,36 @@ def read_randomly(path: str, times: str) -> float:
     return took
 
 
+def get_in_parallel(url: str, size: str, path: str) -> float:
+    """Fetch so many bytes of a URL by requests for ranges of them, and write them where they belong in a new file."""
+    place = urlsplit(url)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    started = time.perf_counter()
+    os.posix_fallocate(descriptor, 0, int(size))
+    ranges: SimpleQueue[int | None] = SimpleQueue()
+    for first in (*range(0, int(size), RANGE), *[None] * AT_ONCE):
+        ranges.put(first)
+
+    def fetch(_: int) -> None:
+        room = memoryview(bytearray(WRITTEN))
+        with closing(http.client.HTTPConnection(place.netloc, timeout=60)) as connection:
+            while (first := ranges.get()) is not None:
+                end = min(first + RANGE, int(size))
+                connection.request("GET", f"{place.path}?{place.query}", headers={"Range": f"bytes={first}-{end - 1}"})
+                with connection.getresponse() as answer:
+                    while first < end and (count := answer.readinto(room)):
+                        os.pwrite(descriptor, room[:count], first)
+                        first += count
+                if first != end:
+                    raise SystemExit(f"bench: {url}: a range was not answered in full: {answer.status}")
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(fetch, range(AT_ONCE)))
+    took = time.perf_counter() - started
+    os.close(descriptor)
+    return took
+
+
 def write(path: str, size: str, piece: str) -> float:
     """Write a new file from start to end in pieces, and close it; it is removed afterwards."""
     block = bytes(range(256)) * (int(piece) // 256)
@@ -124,7 +163,7 @@ def _paths(folder: str, names: str) -> list[str]:
 
 
 WORKS: dict[str, Callable[..., float]] = {
-    work.__name__: work for work in (stat, read_each, stat_by, read, read_randomly, write, run)
+    work.__name__: work for work in (stat, read_each, stat_by, read, read_randomly, get_in_parallel, write, run)
 }
 
 if __name__ == "__main__":

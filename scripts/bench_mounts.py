@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench_tools import PATIENCE, time_client
+
 from support.mounting import MOUNT, OCTUEFS, environment_for, lazy_unmount, mounts_below, sweep
 
 SCRIPTS = Path(__file__).parent
@@ -24,8 +26,6 @@ AS_NOBODY = (
 """A user without rights, but for reaching the interpreter where that lies in somebody's home."""
 SWITCH = Path("/sys/module/fuse/parameters/enable_uring")
 DEVICE = Path("/dev/fuse")
-PATIENCE = 300
-"""Seconds after which a client or a mount hangs."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,7 @@ class Place:
 
     def time(self, work: str, *arguments: object) -> float:
         """Return the seconds that a new client takes for a work of bench_client.py."""
-        command = [sys.executable, SCRIPTS / "bench_client.py", work, *arguments]
-        result = subprocess.run(
-            [*self.kind.prefix, *map(str, command)],
-            cwd="/",
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        if result.returncode != 0:
-            raise SystemExit(f"bench: {work} in {self.path} failed:\n{result.stderr}")
-        return float(result.stdout)
+        return time_client(work, *arguments, prefix=self.kind.prefix)
 
     def says_of_driver(self) -> dict[str, str]:
         """Return what the mount's status says of the native driver."""

@@ -1,24 +1,19 @@
-"""The benchmark of reading.
+"""The benchmark of a local dataset: the index of 20,000 small files with metadata.
 
-Dataset: the index of 20,000 small files with metadata; what the driver makes of them bench_native.py measures.
-Cloud: 2,000 objects on a fake-gcs-server of this machine, through octuefs and through
-`rclone mount` beside it.
+What the driver makes of them bench_native.py measures.
 """
 
 import json
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench_tools import Row, rclone_mounted, run, seconds
+from bench_tools import Row, run, seconds
 
-from support.gcs import GcsServer
 from support.mounting import mounted
 
 FILES = 20_000
 FILES_PER_FOLDER = 200
-OBJECTS = 2_000
 ROUNDS = 3
 
 
@@ -57,31 +52,4 @@ def bench_dataset(work: Path) -> list[Row]:
         rows.append((f"cat .hash, {FILES:,} files, none known", f"{hashing:.2f} s", "", ""))
     with mounted(source) as mount:
         rows.append(("cat .hash after a remount", f"{seconds((mount / '.hash').read_bytes):.2f} s", "", ""))
-    return rows
-
-
-def bench_cloud(work: Path) -> list[Row]:
-    """Measure the mount of a bucket against rclone's."""
-    rows: list[Row] = []
-    with GcsServer() as server:
-        server.create_bucket("bench")
-        with ThreadPoolExecutor(4) as pool:
-            names = [f"turbine-{number % 20:02}/part-{number:04}.csv" for number in range(OBJECTS)]
-            list(pool.map(lambda name: server.put("bench", name, b"1,2,3\n"), names))
-
-        def measure(mount_time: float, mount: Path) -> tuple[float, float, float]:
-            first = seconds(lambda: run("find", mount, "-ls"))
-            again = statistics.median(seconds(lambda: run("find", mount, "-ls")) for _ in range(ROUNDS))
-            return mount_time, first, again
-
-        started = time.perf_counter()
-        with mounted("gs://bench", environment=server.environment) as mount:
-            ours = measure(time.perf_counter() - started, mount)
-        started = time.perf_counter()
-        with rclone_mounted(server, "bench", work / "rclone", "--read-only") as mount:
-            theirs = measure(time.perf_counter() - started, mount)
-    works = (("mount", ""), ("find -ls, first", "<= 1.5x"), ("find -ls, again", ""))
-    for (what, goal), our, their in zip(works, ours, theirs, strict=True):
-        label = f"{what}, {OBJECTS:,} objects"
-        rows.append((label, f"{our:.2f} s", f"{our / their:.1f}x rclone mount ({their:.2f} s)", goal))
     return rows

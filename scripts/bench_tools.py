@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.gcs import GcsServer
-from support.mounting import mounts_below
+from support.mounting import lazy_unmount, mounts_below
 
 Row = tuple[str, ...]
 """Of a table; most say what was measured, what octuefs takes, against what that stands, and the goal."""
@@ -19,6 +19,9 @@ Row = tuple[str, ...]
 HEAD: Row = ("what", "octuefs", "against", "goal")
 GIB = 1 << 30
 BLOCK = 1 << 20
+PATIENCE = 300
+"""Seconds after which a client or a mount hangs."""
+CLIENT = Path(__file__).with_name("bench_client.py")
 
 
 def seconds(work: Callable[..., object], *arguments: object) -> float:
@@ -33,14 +36,28 @@ def run(*command: str | Path, cwd: Path | None = None) -> None:
     subprocess.run(list(map(str, command)), cwd=cwd, stdout=subprocess.DEVNULL, check=True)
 
 
+def time_client(work: str, *arguments: object, prefix: Sequence[str] = ()) -> float:
+    """Return the seconds that a new client takes for a work of bench_client.py.
+
+    :param prefix: what begins its command
+    """
+    command = [*prefix, sys.executable, CLIENT, work, *arguments]
+    result = subprocess.run(
+        list(map(str, command)), cwd="/", capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    if result.returncode != 0:
+        raise SystemExit(f"bench: {work} of {arguments[0]} failed:\n{result.stderr}")
+    return float(result.stdout)
+
+
 @contextmanager
-def rclone_mounted(server: GcsServer, bucket: str, mount: Path, *options: str) -> Iterator[Path]:
+def rclone_mounted(server: GcsServer, bucket: str, mount: Path, *options: str | Path) -> Iterator[Path]:
     """Mount a bucket with rclone beside octuefs; ends its process afterwards."""
     mount.mkdir()
     remote = f":gcs,anonymous=true,endpoint='{server.endpoint}/storage/v1/':{bucket}"
     rclone = shutil.which("rclone") or Path(sys.executable).with_name("rclone")
     command = [rclone, "mount", remote, mount, *options]
-    process = subprocess.Popen(list(map(str, command)))
+    process = subprocess.Popen(list(map(str, command)), start_new_session=True)  # Ctrl-C is for us, who end it
     try:
         deadline = time.monotonic() + 30
         while not mounts_below(mount):
@@ -50,7 +67,13 @@ def rclone_mounted(server: GcsServer, bucket: str, mount: Path, *options: str) -
         yield mount
     finally:
         subprocess.run(["fusermount3", "-u", str(mount)], check=False)
-        process.wait(timeout=20)
+        for path in mounts_below(mount):
+            lazy_unmount(path)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @dataclass(frozen=True)

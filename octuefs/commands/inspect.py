@@ -7,13 +7,13 @@ from typing import Any
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset
 from octuefs.errors import from_os_error
-from octuefs.launch import size_text
 from octuefs.model.filters import Filter
 from octuefs.model.hashes import hash_of_manifest
 from octuefs.model.manifest import Manifest
 from octuefs.model.metadata import timestamp_text
 from octuefs.model.ordering import Ordering
 from octuefs.model.paths import join, path_bytes
+from octuefs.model.sizes import size_text
 from octuefs.model.values import stored_form
 from octuefs.mounts import Mount, check_alive, mount_above
 from octuefs.report import printable

@@ -40,8 +40,8 @@ def manifest(
         import uuid
 
         from octuefs.commands.named_sources import parse_named
-        from octuefs.launch import counted
         from octuefs.model.manifest import manifest_text
+        from octuefs.model.sizes import counted
 
         datasets = {name: _dataset(name, source) for name, source in parse_named(sources).items()}
         text = manifest_text(str(uuid.uuid4()), None, datasets)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from octuefs.errors import OctuefsError
-from octuefs.launch import ask_daemon, counted, sync
+from octuefs.launch import ask_daemon, sync
 from octuefs.model.paths import LocalLocation, parse_source
+from octuefs.model.sizes import counted
 from octuefs.mounts import check_alive, mount_above
 
 

@@ -46,7 +46,7 @@ def share(
             shared_in_mount,
         )
         from octuefs.commands.sharing import share as share_now
-        from octuefs.launch import counted
+        from octuefs.model.sizes import counted
         from octuefs.wiring import open_signer, open_store
 
         lifetime = parse_lifetime(expires)

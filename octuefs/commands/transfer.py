@@ -218,7 +218,7 @@ def _print_outcome(dataset: "Dataset", outcome: "Outcome", done: str, place: str
 
     :raise OctuefsError: where something failed
     """
-    from octuefs.launch import counted, size_text
+    from octuefs.model.sizes import counted, size_text
 
     told = tuple(f"{printable(path)}: " for path in (*outcome.notes, *outcome.failures))
     for line in dataset.keeper.report.text().splitlines():
@@ -245,7 +245,7 @@ def _print_verdict(outcome: "Outcome", unknown: int) -> None:
 
     :raise OctuefsError: where something is not as it should be
     """
-    from octuefs.launch import counted, size_text
+    from octuefs.model.sizes import counted, size_text
 
     _print_reasons(outcome.failures, to_stdout=True)
     print(f"{counted(outcome.moved, 'file')} verified ({size_text(outcome.moved_bytes)})")

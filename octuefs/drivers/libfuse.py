@@ -219,14 +219,18 @@ class LibfuseAdapter:
     def open(self, path: str, info: Any) -> int:
         """open(2)."""
         try:
-            opened = self._operations.open(self._resolve(path), info.flags)
+            node = self._resolve(path)
+            told = self._operations.getattr(node)
+            opened = self._operations.open(node, info.flags)
         except NotFound as error:
             # The kernel took the name for there: as on every ESTALE it looks again, and O_CREAT then makes the file.
             # What is still found at the second try and cannot be opened is not there, as its error says.
             if self._vanished.is_first((path, calling_thread())):
                 raise OSError(errno.ESTALE, str(error)) from error
             raise
-        self._opened(path, info, opened)
+        # An object may turn out longer only as it is opened, and the kernel would read no more than it was told of.
+        grown = not opened.direct and self._operations.fgetattr(opened.handle).size > told.size
+        self._opened(path, info, opened, grown=grown)
         return 0
 
     def create(self, path: str, mode: int, info: Any) -> int:
@@ -236,11 +240,11 @@ class LibfuseAdapter:
         self._opened(path, info, opened)
         return 0
 
-    def _opened(self, path: str, info: Any, opened: Opened) -> None:
+    def _opened(self, path: str, info: Any, opened: Opened, *, grown: bool = False) -> None:
         info.fh = opened.handle
         info.direct_io = opened.direct
         if not opened.direct:
-            caching = self._pages.opened(path, opened.handle, inode=opened.inode, names=opened.links)
+            caching = self._pages.opened(path, opened.handle, inode=opened.inode, names=opened.links, apart=grown)
             info.keep_cache, info.direct_io = caching.keep, caching.direct
 
     def read(self, _path: str | None, size: int, offset: int, info: Any) -> bytes:

@@ -42,15 +42,17 @@ class PageCaches:
         self._written: dict[int, tuple[str, float]] = {}
         """The path by which a file was written, and until when that counts."""
 
-    def opened(self, path: str, handle: int, *, inode: int, names: int) -> Caching:
+    def opened(self, path: str, handle: int, *, inode: int, names: int, apart: bool = False) -> Caching:
         """Say how a handle just opened uses the pages of its path; `names` is how many hard links its inode has.
+
+        `apart` says that it is to go past them.
 
         While a handle of what stood there before is open, its pages are the old ones: the new handle goes past them.
         So does one of a file that is written, or was just now, by another path.
         """
         with self._lock:
             self._inodes[handle] = inode
-            if names > 1 or self._written_by(inode, path) != path:
+            if apart or names > 1 or self._written_by(inode, path) != path:
                 self._held.pop(path, None)
                 self._paths[handle] = path
                 return Caching(keep=False, direct=True)

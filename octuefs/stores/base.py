@@ -146,8 +146,26 @@ class ByteSource(Protocol):
 
 
 @runtime_checkable
-class DiskSource(ByteSource, Protocol):
-    """An open file of a disk: a descriptor that can be read without being waited for, and lent."""
+class StreamSource(ByteSource, Protocol):
+    """An open object of a cloud store, whose bytes never change: it is received in order, and known in a cache."""
+
+    def stream(self, offset: int, end: int, *, background: bool = False) -> Iterator[bytes]:
+        """Yield the bytes from `offset` to before `end` (at most the object's), in pieces of 1 MiB or so, all of them.
+
+        Who leaves the iteration early ends the request. In the `background` it leaves its place to those who wait.
+
+        :raise Conflict: where this version is gone
+        """
+        ...
+
+    def cache_key(self) -> str | None:
+        """Return what stands for these bytes wherever they are kept; None where the version is not known for sure."""
+        ...
+
+
+@runtime_checkable
+class ReadySource(ByteSource, Protocol):
+    """An open file some of whose bytes may be at hand."""
 
     def read_now(self, offset: int, room: memoryview) -> int | None:
         """Read what fits into `room` from `offset`, if that needs no waiting for the disk, and return its length.
@@ -156,6 +174,11 @@ class DiskSource(ByteSource, Protocol):
         where the system cannot say; `room` may have been written to then.
         """
         ...
+
+
+@runtime_checkable
+class DiskSource(ReadySource, Protocol):
+    """An open file of a disk: a descriptor that can be read without being waited for, and lent."""
 
     def lend(self) -> AbstractContextManager[int]:
         """Lend the descriptor for as long as the context lasts; its position counts for nothing.
@@ -170,10 +193,21 @@ def _is_disk(kind: type) -> bool:
     return issubclass(kind, DiskSource)
 
 
+@cache
+def _is_ready(kind: type) -> bool:
+    return issubclass(kind, ReadySource)
+
+
 def as_disk(source: ByteSource | None) -> DiskSource | None:
     """Return a source as one of a disk where it is one, else None; asked of its class once, as that takes long."""
     kind: type = type(source)
     return cast(DiskSource, source) if _is_disk(kind) else None
+
+
+def as_ready(source: ByteSource | None) -> ReadySource | None:
+    """Return a source as one that may answer at once where it is one, else None."""
+    kind: type = type(source)
+    return cast(ReadySource, source) if _is_ready(kind) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +268,8 @@ class Store(Protocol):
     def scan(self, folder: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo | Skipped]:
         """Yield what stands in `folder`, and below it where `recursive`.
 
-        A disk's folders come before their content. In the cloud only those that have an object of their own
-        come at all where `recursive`; the others are implied by the paths.
+        A disk's folders come before their content. In the cloud all come in any order where `recursive`, and only
+        those folders that have an object of their own; the others are implied by the paths.
 
         :raise NotFound: where the folder is not there
         """

@@ -3,21 +3,24 @@
 `gcs.py` calls; gcsfs, which takes a second to import, comes with the first connection.
 """
 
+import functools
 import importlib
 import logging
 import os
+import random
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
 from octuefs.errors import OctuefsError
 from octuefs.stores.base import Access
 from octuefs.stores.gcs_failures import failure
+from octuefs.stores.http_connections import CONNECT_SECONDS
 
 _LOG = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 10
 TRIES = 5
-"""Tries of a request that can be tried again, with 1, 2, 4 and 8 seconds and some chance between them."""
+"""Tries of a request that can be tried again, with `pause` between them."""
 
 
 def connect(subject: str, endpoint: str, *, access: Access, read_only: bool, silence: float) -> Any:
@@ -33,7 +36,7 @@ def connect(subject: str, endpoint: str, *, access: Access, read_only: bool, sil
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
     try:
-        return _patient(gcsfs)(
+        return gcsfs.GCSFileSystem(
             token=_token(access, read_only),
             access="read_only" if read_only else "read_write",
             requester_pays=access.billing_project or False,
@@ -95,14 +98,18 @@ def quiet_vendors() -> None:
             logger.addFilter(_only_for_debugging)
 
 
-def _patient(gcsfs: Any) -> Any:
-    """Return gcsfs's file system with a bound on its patience that suits somebody who waits for a read."""
-    retry = importlib.import_module("gcsfs.retry")
-    plain = getattr(gcsfs.GCSFileSystem._request, "__wrapped__", None)
-    if plain is None:
-        return gcsfs.GCSFileSystem
-    request = retry.retry_request(retries=TRIES)(plain)
-    return type("PatientFileSystem", (gcsfs.GCSFileSystem,), {"_request": request})
+def pause(number: int) -> float:
+    """Return how many seconds to wait before try `number`, 1 being the second: by chance, at most 2, 4, 8, 16.
+
+    All the time is left to chance ("full jitter"), so that those who were refused together do not come back together.
+    """
+    return random.uniform(0, 2**number)
+
+
+def single_request(filesystem: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return gcsfs's own request without the tries that it makes itself, whose pauses nobody can hear of."""
+    request: Any = getattr(type(filesystem)._request, "__wrapped__", type(filesystem)._request)
+    return functools.partial(request, filesystem)
 
 
 def _only_for_debugging(record: logging.LogRecord) -> bool:

@@ -15,6 +15,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from octuefs.errors import (
     AlreadyExists,
     BadValue,
@@ -22,6 +24,7 @@ from octuefs.errors import (
     Conflict,
     NotFound,
     OctuefsError,
+    Overloaded,
     PermissionRefused,
     StoreUnavailable,
     TimedOut,
@@ -38,13 +41,14 @@ class Unreachable(StoreUnavailable):
     """No connection to the store can be had, or kept."""
 
 
-class Overloaded(StoreUnavailable):
-    """The store says that it cannot do it now (HTTP 429 and 5xx)."""
-
-
 def passes(error: OctuefsError) -> bool:
     """Say whether a request that failed so is worth another try."""
     return isinstance(error, Unreachable | Overloaded | TimedOut)
+
+
+def may_pass(error: Exception, failed: OctuefsError) -> bool:
+    """Say the same of what a library raised, and of ours for it: credentials that ran out just now are had anew."""
+    return passes(failed) or bool(importlib.import_module("gcsfs.retry").is_retriable(error))
 
 
 def failure(error: BaseException, subject: str, endpoint: str = "") -> OctuefsError:
@@ -87,6 +91,8 @@ def _failures() -> tuple[tuple[type[BaseException], _Make], ...]:
         (FileNotFoundError, lambda error, subject, server: NotFound(f"{subject}: no such object or bucket")),
         (FileExistsError, lambda error, subject, server: Conflict(f"{subject}: another version stands there (412)")),
         (json.JSONDecodeError, lambda error, subject, server: StoreUnavailable(f"{subject}: {server} {_NOT_GCS}")),
+        (msgspec.DecodeError, lambda error, subject, server: StoreUnavailable(f"{subject}: {server} {_NOT_GCS}")),
+        (UnicodeDecodeError, lambda error, subject, server: StoreUnavailable(f"{subject}: {server} {_NOT_GCS}")),
         (KeyError, lambda error, subject, server: StoreUnavailable(f"{subject}: {server} {_NOT_GCS}")),
         (ValueError, lambda error, subject, server: _refusal(400, _below_first_line(error), subject, server, _READING)),
         (OSError, _refused_or_broken),
@@ -110,6 +116,7 @@ _KEPT = (
     (re.compile(r"retention", re.I), "a retention policy keeps it as it is"),
 )
 """What may keep an object, by the server's words."""
+_CUSTOMERS_KEY = re.compile(r"CustomerEncryptionKey|customer-supplied encryption key", re.I)
 _PAYERS = (
     (
         re.compile(r"requester.?pays|user.?project.?missing", re.I),
@@ -172,6 +179,8 @@ def _refusal(status: int, message: str, subject: str, server: str, needs: str) -
         return AlreadyExists(f"{subject}: something stands there already (HTTP 409)")
     if status == 412:
         return Conflict(f"{subject}: another version stands there (412)")
+    if status == 400 and _CUSTOMERS_KEY.search(message):
+        return PermissionRefused(f"{subject}: it is stored under a customer's own key, which octuefs does not have")
     if status == 413 or (status == 400 and _TOO_MUCH_METADATA.search(message)):
         return TooBig(f"{subject}: more metadata than an object may have, or too much content")
     if status == 400 and _OTHER_CHECKSUM.search(message):

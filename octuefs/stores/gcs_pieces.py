@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from octuefs.errors import LocalFailure
+from octuefs.stores.traffic import Traffic
 from octuefs.stores.writing import Body
 
 PIECE = 1 << 20
@@ -34,6 +35,16 @@ def read_all(body: Body, start: int, end: int, subject: str) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+async def paced(data: bytes, traffic: Traffic) -> AsyncIterator[bytes]:
+    """Yield bytes in slices, each when the upload rate allows it; all at once where there is none."""
+    step = traffic.sent_at_once or len(data)
+    for start in range(0, len(data), step or 1):
+        part = data[start : start + step]
+        if seconds := traffic.sending(len(part)):
+            await asyncio.sleep(seconds)
+        yield part
+
+
 class Pieces:
     """Bytes `start` to `end` of a body, between `before` and `after`; may be sent more than once."""
 
@@ -48,23 +59,30 @@ class Pieces:
         self._before = before
         self._after = after
 
-    async def sending(self, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
-        """Yield all pieces; `limit` runs while the network takes one, and not while one is read or after the last."""
+    def __len__(self) -> int:
+        return self.size
+
+    async def sending(self, limit: asyncio.Timeout, traffic: Traffic) -> AsyncIterator[bytes]:
+        """Yield all pieces, at the rate of `traffic`.
+
+        `limit` runs while the network takes one, and not while one is read or waits, or after the last.
+        """
         loop = asyncio.get_running_loop()
         self.error = None
         following = self._read(loop, self._start)
         try:
-            if self._before:
-                yield self._before
+            async for part in paced(self._before, traffic):
+                yield part
             for start in range(self._start, self._end, PIECE):
                 assert following is not None
                 piece = await following
                 following = self._read(loop, start + PIECE)
-                limit.reschedule(loop.time() + _PIECE_SECONDS)
-                yield piece
-                limit.reschedule(None)
-            if self._after:
-                yield self._after
+                async for part in paced(piece, traffic):
+                    limit.reschedule(loop.time() + _PIECE_SECONDS)
+                    yield part
+                    limit.reschedule(None)
+            async for part in paced(self._after, traffic):
+                yield part
         except Exception as error:
             self.error = error
             raise

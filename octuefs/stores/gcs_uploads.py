@@ -73,6 +73,7 @@ class GcsUploads(GcsRequests):
                 headers={"Content-Type": f"multipart/related; boundary={boundary}"},
                 data=data,
                 silence=SILENCE_SECONDS if size <= _SMALL else WORK_SECONDS,
+                kind="upload",
             )
         )
         if stored.get("crc32c") not in (None, resource["crc32c"]):
@@ -142,6 +143,7 @@ class GcsUploads(GcsRequests):
             data=data,
             accepted=frozenset((200, 201, 308)),
             silence=WORK_SECONDS,
+            kind="upload",
         )
         try:
             answer = self._ask(request) if tries is None else self._ask(request, tries=tries)

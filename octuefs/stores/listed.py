@@ -16,9 +16,9 @@ from octuefs.errors import IsADirectory, NotFound, OctuefsError, PermissionRefus
 from octuefs.model.given import with_given
 from octuefs.model.listed_files import FileEntry, is_cloud, is_url
 from octuefs.model.paths import GS_SCHEME, CloudLocation, LocalLocation, Location, bucket_and_name, parent_of
-from octuefs.stores.base import ByteSource, Kind, ObjectInfo, Ownership, Store
+from octuefs.stores.base import ByteSource, Kind, ObjectInfo, Ownership, Store, StreamSource
 from octuefs.stores.listed_on_disk import DiskFiles, Folder
-from octuefs.stores.members import Contents, Links, MemberSource, MemberStore, in_parallel, number_of
+from octuefs.stores.members import Contents, Links, MemberObject, MemberSource, MemberStore, in_parallel, number_of
 
 _LISTED_FROM = 64
 """From so many members in one folder of a bucket on, the folder is listed instead of asking for each."""
@@ -155,7 +155,8 @@ class _Buckets:
     def open(self, path: str, info: ObjectInfo) -> ByteSource:
         """Return a source of the generation that `info` describes."""
         bucket, name = bucket_and_name(path)
-        return MemberSource(self._store(bucket).open(info._replace(path=name)), info)
+        source = self._store(bucket).open(info._replace(path=name))
+        return MemberObject(source, info) if isinstance(source, StreamSource) else MemberSource(source, info)
 
     def listed(self, paths: Iterable[str]) -> dict[str, ObjectInfo]:
         """Return by gs:// path what lists of whole folders tell, where many of the paths lie in one folder.

@@ -25,7 +25,7 @@ from octuefs.errors import (
     TimedOut,
 )
 from octuefs.model.paths import GS_SCHEME, Location, parent_of, path_bytes, problem_with_path
-from octuefs.stores.base import ByteSource, Kind, ObjectInfo, Ownership, Skipped
+from octuefs.stores.base import ByteSource, Kind, ObjectInfo, Ownership, Skipped, StreamSource
 from octuefs.stores.plain import PlainStore
 
 WORKERS = 32
@@ -143,6 +143,22 @@ class MemberSource:
     def close(self) -> None:
         """See `ByteSource`."""
         self._source.close()
+
+
+class MemberObject(MemberSource):
+    """A `StreamSource` that goes by its place in a dataset."""
+
+    def __init__(self, source: StreamSource, info: ObjectInfo) -> None:
+        super().__init__(source, info)
+        self._object = source
+
+    def stream(self, offset: int, end: int, *, background: bool = False) -> Iterator[bytes]:
+        """See `StreamSource`."""
+        return self._object.stream(offset, end, background=background)
+
+    def cache_key(self) -> str | None:
+        """See `StreamSource`."""
+        return self._object.cache_key()
 
 
 class MemberStore(PlainStore, Generic[Member]):

@@ -73,6 +73,10 @@ def generation_of(headers: Mapping[str, str]) -> int:
     return int.from_bytes(blake2b(told.encode("utf-8", "surrogatepass"), digest_size=7).digest(), "big") + 1
 
 
+NO_GENERATION = generation_of({})
+"""The number of every object of a server that tells neither generation nor ETag nor time."""
+
+
 def origin_of(url: str, headers: Mapping[str, str]) -> str:
     """Return where the bytes behind a URL live: a gs:// path, elsewhere than at Google the URL without its query."""
     return cloud_path_of_url(url) if "x-goog-generation" in headers else str(UrlLocation(url))

@@ -11,27 +11,39 @@ import os
 import random
 import re
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from octuefs.errors import BadValue, Conflict, NotFound, OctuefsError, PermissionRefused, StoreUnavailable, TimedOut
+from octuefs.errors import (
+    BadValue,
+    Conflict,
+    NotFound,
+    OctuefsError,
+    Overloaded,
+    PermissionRefused,
+    StoreUnavailable,
+    TimedOut,
+)
 from octuefs.model.links import expiry_of, refusal_of
 from octuefs.model.paths import UrlLocation, parse_source
 from octuefs.stores.base import ObjectInfo, Ownership
 from octuefs.stores.members import WORKERS
-from octuefs.stores.signed_headers import generation_of, info_of, lowered, range_of, size_of
+from octuefs.stores.signed_headers import NO_GENERATION, generation_of, info_of, lowered, range_of, size_of
+from octuefs.stores.traffic import Traffic
 
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between tries, each more or less by half."""
+"""Seconds between tries on the average: each is left to chance, up to twice as long."""
 _FEW_PAUSES = (0.5, 1.0)
 """The same where somebody waits at a terminal."""
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 20
+_PIECE_BYTES = 8 << 20
 _LONGEST_REFUSAL = 1 << 16
 _HERE = ("localhost", "127.0.0.1", "::1")
 
@@ -61,8 +73,9 @@ class _Passing(StoreUnavailable):
 class SignedLinks:
     """Reads objects by URL; an implementation of `Links`."""
 
-    def __init__(self, *, ownership: Ownership | None = None) -> None:
+    def __init__(self, *, ownership: Ownership | None = None, traffic: Traffic | None = None) -> None:
         self._ownership = ownership or Ownership()
+        self._traffic = traffic or Traffic()
         self._lock = threading.Lock()  # guards _pools and _process
         self._pools: dict[str, Any] = {}
         self._process = 0
@@ -84,7 +97,7 @@ class SignedLinks:
 
         :raise NotFound: where nothing does; PermissionRefused where the link expired or is refused
         """
-        return self._tried(url, lambda: info_of(url, path, self._facts(url), self._ownership))
+        return self._tried("stat", url, lambda: info_of(url, path, self._facts(url), self._ownership))
 
     def open(self, url: str, info: ObjectInfo) -> "SignedObject":
         """Return a source pinned to the generation of `info`; nothing is asked."""
@@ -104,12 +117,13 @@ class SignedLinks:
             _check(response, url, (200,))
             data = bytearray()
             while chunk := response.read(_CHUNK_BYTES, decode_content=True):
+                self._traffic.received(len(chunk))
                 data += chunk
                 if len(data) > limit:
                     raise BadValue(f"{UrlLocation(url)}: it is larger than {limit} bytes")
             return bytes(data)
 
-        found = self._tried(url, lambda: self._exchange("GET", url, {}, take), few_tries=few_tries)
+        found = self._tried("read", url, lambda: self._exchange("GET", url, {}, take), few_tries=few_tries)
         if isinstance(found, _Elsewhere):
             return self.fetch(found.url, limit, few_tries=few_tries, redirections=redirections - 1)
         return found
@@ -132,15 +146,20 @@ class SignedLinks:
             if response.status == 206 and range_of(headers)[0] != offset:
                 raise StoreUnavailable(f"{subject}: other bytes arrived than were asked for")
             unwanted = offset if response.status == 200 else 0  # the range was ignored
-            while unwanted and (chunk := response.read(min(unwanted, _CHUNK_BYTES), decode_content=False)):
+            while unwanted and (chunk := response.read(min(unwanted, at_once), decode_content=False)):
+                self._traffic.received(len(chunk))
                 unwanted -= len(chunk)
-            data = bytes(response.read(end - offset, decode_content=False))
+            data = bytearray()
+            while chunk := response.read(min(end - offset - len(data), at_once), decode_content=False):
+                self._traffic.received(len(chunk))
+                data += chunk
             if len(data) != end - offset:
                 raise _Passing(f"{subject}: {len(data)} bytes arrived where {end - offset} were asked for")
-            return data
+            return bytes(data)
 
+        at_once = self._traffic.received_at_once or _CHUNK_BYTES
         headers = {"Range": f"bytes={offset}-{end - 1}"}
-        return self._tried(url, lambda: self._exchange("GET", url, headers, take))
+        return self._tried("read", url, lambda: self._exchange("GET", url, headers, take))
 
     def _facts(self, url: str) -> Headers:
         """Return the headers that tell of an object, its size among them where the server tells it."""
@@ -177,19 +196,24 @@ class SignedLinks:
 
     # --- how it is asked
 
-    def _tried(self, url: str, attempt: Callable[[], Result], *, few_tries: bool = False) -> Result:
-        """Make an attempt, and others where a failure may pass; none with a link whose own date is past."""
+    def _tried(self, kind: str, url: str, attempt: Callable[[], Result], *, few_tries: bool = False) -> Result:
+        """Make an attempt, and others where a failure may pass; none with a link whose own date is past.
+
+        They are one request of a `kind` of `Traffic`.
+        """
         now = datetime.now(UTC)
         expires = expiry_of(url)
         if expires is not None and expires <= now:
             raise PermissionRefused(f"{UrlLocation(url)}: {refusal_of(url, now)}")
-        for pause in (*(_FEW_PAUSES if few_tries else _PAUSES), None):
-            try:
-                return attempt()
-            except (_Passing, TimedOut):
-                if pause is None:
-                    raise
-            threading.Event().wait(pause * random.uniform(0.5, 1.5))
+        with self._traffic.request(kind) as ticket:
+            for pause in (*(_FEW_PAUSES if few_tries else _PAUSES), None):
+                try:
+                    return attempt()
+                except (_Passing, Overloaded, TimedOut) as error:
+                    if pause is None:
+                        raise
+                    ticket.retried(error)
+                threading.Event().wait(pause * random.uniform(0, 2))
         raise AssertionError
 
     def _exchange(self, method: str, url: str, headers: Headers, take: Callable[[Any], Result]) -> Result:
@@ -273,7 +297,7 @@ def _check(response: Any, url: str, accepted: tuple[int, ...]) -> None:
     if status in _REFUSED:
         raise PermissionRefused(f"{subject}: {_reason(response, url)}")
     if status in (408, 429) or status >= 500:
-        raise _Passing(f"{subject}: the server cannot answer now (HTTP {status})")
+        raise (_Passing if status == 408 else Overloaded)(f"{subject}: the server cannot answer now (HTTP {status})")
     if 300 <= status < 400:
         raise StoreUnavailable(f"{subject}: the server redirects elsewhere, which links to objects do not")
     raise StoreUnavailable(f"{subject}: the server answers HTTP {status}")
@@ -292,7 +316,7 @@ def _reason(response: Any, url: str) -> str:
 
 
 class SignedObject:
-    """A ByteSource over one generation of one object behind a URL. It holds nothing open."""
+    """A `StreamSource` over one generation of one object behind a URL. It holds nothing open."""
 
     def __init__(self, links: SignedLinks, url: str, info: ObjectInfo) -> None:
         self._links = links
@@ -308,6 +332,21 @@ class SignedObject:
         if end <= offset:
             return b""
         return self._links.read_range(self._url, self._info, offset, end)
+
+    def stream(self, offset: int, end: int, *, background: bool = False) -> Iterator[bytes]:
+        """See `StreamSource`; each piece is a request."""
+        end = min(end, self._info.size)
+        while offset < end:
+            data = self._links.read_range(self._url, self._info, offset, min(offset + _PIECE_BYTES, end))
+            yield data
+            offset += len(data)
+
+    def cache_key(self) -> str | None:
+        """See `StreamSource`: a SHA-256 of the URL without what authorises it, and of the generation, or the ETag."""
+        generation = self._info.version[0] if isinstance(self._info.version, tuple) else None
+        if generation in (None, NO_GENERATION):
+            return None
+        return sha256(f"{UrlLocation(self._url)}\0{generation}\0{self._info.size}".encode()).hexdigest()
 
     def version(self) -> Hashable:
         """Return the version that is pinned: it stands, or reading fails."""

@@ -26,6 +26,7 @@ from octuefs.model.values import MAX_DEPTH, check_depth, load_json
 from octuefs.stores.base import ByteSource, ObjectInfo, Ownership, Skipped
 from octuefs.stores.members import Contents, MemberStore, in_parallel
 from octuefs.stores.signed_http import SignedLinks
+from octuefs.stores.traffic import Traffic
 
 LARGEST_DOCUMENT = 256 << 20
 """Bytes; a signed URL has about 900."""
@@ -39,11 +40,13 @@ class SignedUrlStore(MemberStore[FileEntry]):
     `location` is where the dataset lives by the document, once that was read, else by the URL.
     """
 
-    def __init__(self, source: UrlLocation, *, ownership: Ownership | None = None) -> None:
+    def __init__(
+        self, source: UrlLocation, *, ownership: Ownership | None = None, traffic: Traffic | None = None
+    ) -> None:
         super().__init__(location_of(source.url), ownership)
         self.source = source
         self._url = source.url
-        self._links = SignedLinks(ownership=ownership)
+        self._links = SignedLinks(ownership=ownership, traffic=traffic)
         self._is_located = False
         self._checked: Contents[FileEntry] | None = None
         """What `check` has just read, for who reads next."""

@@ -103,6 +103,11 @@ class Leaf(_Closed):
     volatile: bool = False
 
     @property
+    def opens_at_once(self) -> bool:
+        """Ask nobody."""
+        return True
+
+    @property
     def home(self) -> Hashable | None:
         """Stand at its path alone."""
         return None
@@ -158,6 +163,7 @@ class Branch(_Closed):
 
     home = None
     info_at_once: ObjectInfo | None = None
+    opens_at_once = True
     derived = True
     volatile = False
     control: Callable[[bytes], object] | None = None

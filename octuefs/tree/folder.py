@@ -69,7 +69,7 @@ class RealDirectory(ScopeDirectory):
         if isinstance(entry, Folder):
             return self.down(name)
         if isinstance(entry, Datafile):
-            return DatafileNode(self.dataset, entry, in_view=False, described=self.was_described)
+            return DatafileNode(self.dataset, entry, in_view=False, described=self.was_described, scope=self.scope)
         if name == METADATA_NAME:
             if self.dataset.makes_documents:
                 return None  # made of the files' metadata and of what is stored
@@ -102,6 +102,8 @@ class RealDirectory(ScopeDirectory):
                 if dataset.in_cloud and name == SIGNED_METADATA_NAME:
                     continue
                 entries[name] = self.folder_entry(name, entry)
+            elif isinstance(entry, Datafile):
+                entries[name] = DirectoryEntry(name, entry.inode, entry.mode)
             elif name != METADATA_NAME or not dataset.makes_documents:
                 entries[name] = DirectoryEntry(name, entry.info.inode, entry.info.mode)
         return entries

@@ -1,11 +1,16 @@
-"""Where the files of a path in the mount really are: what `octuefs manifest` and `octuefs share` ask a daemon.
+"""What a path in the mount stands for: where its files really are, and which.
 
-`mount.py` calls `dataset_at` in a thread of the control socket; JSON values leave.
+`mount.py` calls `dataset_at`, for `octuefs manifest` and `octuefs share`, in a thread of the control socket, and
+`fetches.py` calls `datafiles_at`.
 """
 
+import stat
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
+from octuefs.datafile import Datafile
+from octuefs.dataset import Dataset
 from octuefs.errors import BadValue, NotADirectory
 from octuefs.model.manifest import dataset_dictionary
 from octuefs.model.metadata import DatasetMetadata
@@ -13,6 +18,7 @@ from octuefs.tree.directory import ScopeDirectory
 from octuefs.tree.manifest import OutOfReach
 from octuefs.tree.namespace import MountedTree
 from octuefs.tree.node import Node
+from octuefs.tree.real import DatafileNode
 from octuefs.tree.scope import Scope
 
 
@@ -46,6 +52,37 @@ def dataset_at(tree: MountedTree, path: str) -> dict[str, Any]:
         labels=stored.labels,
     )
     return {**found, "files": None if files is None else found["files"], "in_cloud": scope.dataset.location.in_cloud}
+
+
+def datafiles_at(tree: MountedTree, path: str) -> list[tuple[Dataset, Datafile]]:
+    """Return the datafiles at a path in the mount, and below it where that is a directory, each with its dataset.
+
+    :raise BadValue: where the path is something else
+    :raise OctuefsError: where nothing stands there, or a dataset cannot be reached
+    """
+    tree.version(f"/{path}")
+    node, _ = _walk(tree, path)
+    if isinstance(node, DatafileNode):
+        return [(node.dataset, node.datafile)]
+    found = [*_datafiles_below(node)] if stat.S_ISDIR(node.attributes().mode) else []
+    if not found:
+        raise BadValue(f"/{path}: there are no datafiles")
+    return found
+
+
+def _datafiles_below(directory: Node) -> Iterator[tuple[Dataset, Datafile]]:
+    """Yield those of a directory: all of a scope at once, of a directory over several datasets what is listed in it."""
+    if isinstance(directory, ScopeDirectory):
+        scope = directory.scope
+        scope.dataset.keeper.expire()
+        yield from ((scope.dataset, datafile) for datafile in scope.members())
+        return
+    for entry in directory.entries():
+        child = directory.lookup(entry.name)
+        if isinstance(child, DatafileNode):
+            yield child.dataset, child.datafile
+        elif stat.S_ISDIR(entry.mode):
+            yield from _datafiles_below(child)
 
 
 def _walk(tree: MountedTree, path: str) -> tuple[Node, bool]:

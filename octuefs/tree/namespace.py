@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from octuefs.dataset import Dataset
-from octuefs.entries import Folder, FolderGone
+from octuefs.entries import FolderGone
 from octuefs.model.manifest import MANIFEST_NAME
-from octuefs.model.paths import METADATA_NAME, join
+from octuefs.model.paths import METADATA_NAME
 from octuefs.stores.base import Space
 from octuefs.tree.control import CONTROL_NAME, ControlFiles, ControlPanel
 from octuefs.tree.directory import ScopeDirectory
@@ -239,14 +239,10 @@ class Namespace:
     def shadowed_paths(self) -> Iterator[str]:
         """Yield the paths of the dataset's own files and folders that hide a virtual name of their folder."""
         names = {*VIEWS, *TEXTS} if self.views else set()
-        control = {CONTROL_NAME} if self._control is not None else set()
-        pending = [self.dataset.index.root]
-        while pending:
-            folder = pending.pop()
-            for name in sorted(names if folder.path else names | control):
-                if name in folder.children:
-                    yield join(folder.path, name)
-            pending.extend(child for child in folder.children.values() if isinstance(child, Folder))
+        index = self.dataset.index
+        if self._control is not None and CONTROL_NAME in index.root.children:
+            yield CONTROL_NAME
+        yield from index.named(names)
 
 
 def views_text() -> bytes:

@@ -258,6 +258,11 @@ class Node(Protocol):
         ...
 
     @property
+    def opens_at_once(self) -> bool:
+        """False where the store is asked before it is opened for reading."""
+        ...
+
+    @property
     def control(self) -> Callable[[bytes], object] | None:
         """What takes the bytes written into a control file, None for everything else."""
         ...

@@ -12,6 +12,7 @@ from octuefs.stores.base import ByteSource, Kind, ObjectInfo
 from octuefs.stores.writing import Times
 from octuefs.tree.defaults import Leaf
 from octuefs.tree.node import Attributes
+from octuefs.tree.scope import Scope
 from octuefs.tree.xattrs import (
     HASH_NAME,
     datafile_xattr,
@@ -42,6 +43,11 @@ class StoredLeaf(Leaf):
         if self.dataset.in_cloud and self.dataset.writer is None:
             return self.dataset, self.stored.content_version
         return self.dataset
+
+    @property
+    def opens_at_once(self) -> bool:
+        """See `Node`."""
+        return not self.dataset.keeper.asks_at_open(self.stored.path)
 
     def check_writable(self) -> None:
         """See `Node`."""
@@ -86,12 +92,19 @@ class DatafileNode(StoredLeaf):
     """A datafile. In a view a symbolic link that leads to a file shows as that file."""
 
     def __init__(
-        self, dataset: Dataset, datafile: Datafile, *, in_view: bool, described: Callable[[], None] = _tell_nobody
+        self,
+        dataset: Dataset,
+        datafile: Datafile,
+        *,
+        in_view: bool,
+        described: Callable[[], None] = _tell_nobody,
+        scope: Scope | None = None,
     ) -> None:
-        """`described` is called once an attribute was set or removed."""
+        """`described` is called once an attribute was set or removed; `scope` is that of the directory it is in."""
         self.dataset = dataset
         self.datafile = datafile
         self._described = described
+        self._scope = scope
         self._as_target = in_view and datafile.info.kind is Kind.SYMLINK and datafile.content is not None
 
     @property
@@ -121,7 +134,10 @@ class DatafileNode(StoredLeaf):
 
     def open(self) -> ByteSource:
         """See `Node`."""
-        return self.dataset.open(self.datafile.info)
+        source = self.dataset.open(self.datafile.info)
+        if self._scope is not None and self.dataset.reading is not None:
+            self.dataset.note_opened(self.datafile.info, self._scope.whole_key, self._scope.after)
+        return source
 
     def read_link(self) -> str:
         """See `Node`."""

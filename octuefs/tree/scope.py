@@ -5,17 +5,19 @@ views on the way to it, and perhaps an order. Views narrow scopes; real folder n
 """
 
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pyroaring import BitMap
 
 from octuefs.datafile import Datafile
 from octuefs.dataset import Dataset, Queries
-from octuefs.entries import Folder
-from octuefs.index import Query
+from octuefs.entries import Folder, Other
+from octuefs.index import Query, has_rows_beneath
 from octuefs.model.ordering import Ordering
-from octuefs.model.paths import join, path_bytes
+from octuefs.model.paths import join, name_of, parent_of, path_bytes
+from octuefs.stores.base import ObjectInfo
 
 _LEAST_DIGITS = 6
 
@@ -100,7 +102,7 @@ class Scope:
         """Return the same after `settle`; memory work alone, so it may be asked under the index's lock."""
         if self.order is not None:
             return self._numbered(self.order)
-        return self.dataset.index.subset_tree(self.origin, self.queries).get(self.folder, {})
+        return self.dataset.index.subset_children(self.origin, self.queries, self.folder)
 
     def child(self, name: str) -> Datafile | Folder | None:
         """Return what one name of a view's directory stands for: a member, or a folder that leads to one.
@@ -119,7 +121,7 @@ class Scope:
                     rows = query.select(index, rows)
                 return entry if rows else None
             if isinstance(entry, Folder):
-                return entry if _leads_to(entry, index.select(self.origin, self.queries)) else None
+                return entry if has_rows_beneath(entry, index.select(self.origin, self.queries)) else None
         return None
 
     def is_known(self, name: str) -> bool:
@@ -157,6 +159,48 @@ class Scope:
         for datafile in self.members():
             yield datafile.path[skip:], datafile
 
+    @property
+    def whole_key(self) -> Hashable:
+        """What this directory and all others of its view, or of the dataset, have in common."""
+        return self.origin, self.queries, self.order
+
+    def after(self, info: ObjectInfo) -> Iterator[ObjectInfo]:
+        """Yield the datafiles after one, in the order of listings, on into the folders that follow in the view."""
+        if self.order is not None:
+            shown = iter(self.children().values())
+            for datafile in shown:
+                if datafile is not None and datafile.path == info.path:
+                    break
+            yield from (datafile.info for datafile in shown if datafile is not None)
+            return
+        folder, name = parent_of(info.path), name_of(info.path)
+        while True:
+            yield from self._below(folder, name)
+            if folder == self.origin:
+                return
+            folder, name = parent_of(folder), name_of(folder)
+
+    def _below(self, folder: str, name: str | None = None) -> Iterator[ObjectInfo]:
+        """Yield the datafiles in and below a folder, of its names those after `name`."""
+        children = self._shown_in(folder)
+        names = self.dataset.index.cached(
+            ("names", self.whole_key, folder), lambda: sorted(children, key=path_bytes), hashed=self.needs_hashes
+        )
+        start = 0 if name is None else bisect_right(names, path_bytes(name), key=path_bytes)
+        for number in range(start, len(names)):
+            child = children.get(names[number])
+            if isinstance(child, Datafile):
+                yield child.info
+            elif child is None or isinstance(child, Folder):
+                yield from self._below(join(folder, names[number]))
+
+    def _shown_in(self, folder: str) -> Mapping[str, Datafile | Folder | Other | None]:
+        index = self.dataset.index
+        if self.queries:
+            return index.subset_children(self.origin, self.queries, folder)
+        found = index.folder(folder)
+        return found.children if found is not None else {}
+
     def shown_path(self, datafile: Datafile) -> str:
         """Return where one member is shown, relative to this directory."""
         if self.order is not None:
@@ -168,16 +212,3 @@ def numbered_names(ordered: Sequence[Datafile]) -> list[str]:
     """Return the names of datafiles in a flat view: their place in the order, and their basename."""
     digits = max(_LEAST_DIGITS, len(str(len(ordered))))
     return [f"{number:0{digits}}_{datafile.name}" for number, datafile in enumerate(ordered, 1)]
-
-
-def _leads_to(folder: Folder, rows: BitMap) -> bool:
-    """Say whether one of these datafiles is in or below a folder."""
-    pending = [folder] if rows else []
-    while pending:
-        for child in pending.pop().children.values():
-            if isinstance(child, Datafile):
-                if child.row in rows:
-                    return True
-            elif isinstance(child, Folder):
-                pending.append(child)
-    return False

@@ -46,7 +46,7 @@ class SubsetDirectory(UnkeptAttributes, ScopeDirectory):
         """See `ScopeDirectory`."""
         child = self.scope.child(name)
         if isinstance(child, Datafile):
-            return DatafileNode(self.dataset, child, in_view=True, described=self.was_described)
+            return DatafileNode(self.dataset, child, in_view=True, described=self.was_described, scope=self.scope)
         return self.down(name) if child is not None or self._is_remembered(name) else None
 
     def _is_remembered(self, name: str) -> bool:
@@ -62,7 +62,7 @@ class SubsetDirectory(UnkeptAttributes, ScopeDirectory):
             if datafile is None:
                 entries[name] = self.folder_entry(name)
             else:
-                shown = DatafileNode(self.dataset, datafile, in_view=True).shown
+                shown = datafile if self.dataset.in_cloud else DatafileNode(self.dataset, datafile, in_view=True).shown
                 entries[name] = DirectoryEntry(name, shown.inode, shown.mode)
         return entries
 

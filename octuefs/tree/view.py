@@ -6,12 +6,13 @@ folders: what a name stands for (`values`), which of that occurs in D (`present`
 """
 
 import stat
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import ClassVar, Generic, TypeVar
 
 from pyroaring import BitMap
 
 from octuefs.errors import BadValue, NotFound, NotPermitted
+from octuefs.hash_rows import HashRows
 from octuefs.index import Index, Query
 from octuefs.tree.context import Context
 from octuefs.tree.defaults import Branch, UnkeptAttributes
@@ -101,7 +102,7 @@ class View(UnkeptAttributes, Branch, Generic[V]):
         here = self.rows()
         return [key for key, rows in list(table.items()) if rows.intersect(here)]
 
-    def among(self, table: dict[str, BitMap], keys: Sequence[str]) -> list[str]:
+    def among(self, table: Mapping[str, BitMap] | HashRows, keys: Sequence[str]) -> list[str]:
         """Return those of some keys of an index table that occur in D."""
         here = self.rows()
         return [key for key in keys if key in table and table[key].intersect(here)]

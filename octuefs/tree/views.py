@@ -103,7 +103,8 @@ class ByHash(View[str]):
 
     def present(self, values: Sequence[str]) -> Sequence[str]:
         """See `View`."""
-        self.scope.hashed_members()
+        if self.index.unhashed:
+            self.scope.hashed_members()
         return self.among(self.index.by_hash, values)
 
     def chosen(self, name: str, values: Sequence[str]) -> Node:

@@ -10,13 +10,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from octuefs.entries import Removed
-from octuefs.errors import Conflict, LocalFailure, OctuefsError, Unsupported
+from octuefs.errors import Conflict, LocalFailure, OctuefsError, Unsupported, again
 from octuefs.stores.base import Kind, ObjectInfo
 from octuefs.writing.cloud_facts import generation_of
 from octuefs.writing.contents import Content
 from octuefs.writing.filebytes import FileBytes
 from octuefs.writing.filerows import FILE, Recovered, Sum, recovered_entry
-from octuefs.writing.filestate import again
 from octuefs.writing.properties import CONTENT_TYPE, guessed_type, merged, with_attributes
 from octuefs.writing.streams import cancel_in_background
 from octuefs.writing.uploads import Upload

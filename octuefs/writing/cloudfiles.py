@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 
+from octuefs.content.reading import Reading
 from octuefs.datafile import Datafile
 from octuefs.entries import Change, Other, Removed
 from octuefs.errors import LocalFailure, NotFound, OctuefsError
@@ -20,7 +21,7 @@ from octuefs.model.changes import MetadataChange
 from octuefs.model.metadata import DatafileMetadata, encode_custom_metadata
 from octuefs.model.paths import Location
 from octuefs.report import Report
-from octuefs.stores.base import ObjectInfo, Ownership
+from octuefs.stores.base import ByteSource, ObjectInfo, Ownership
 from octuefs.stores.writing import ObjectProperties, ObjectStore
 from octuefs.writing.appends import Appends
 from octuefs.writing.background import Background
@@ -62,6 +63,7 @@ class CloudFiles:
         inode_of: Callable[[str], int],
         write_back: bool = False,
         compose: bool = True,
+        reading: Reading | None = None,
     ) -> None:
         """Begin with no file; `restore` takes up those of earlier processes.
 
@@ -70,7 +72,9 @@ class CloudFiles:
         :param inode_of: the inode number that the store gives to an object at a path
         :param write_back: close returns once content is durable in the journal, and it is stored behind
         :param compose: large objects may be appended to on the server
+        :param reading: reads with caches and ahead what the bucket has; without it each read asks the store
         """
+        self._reading = reading
         self._store = store
         self._index = index
         self._journal = session.journal
@@ -191,7 +195,13 @@ class CloudFiles:
 
     def _handle(self, file: CloudFile, flags: int, *, writable: bool) -> CloudHandle:
         appends = bool(flags & os.O_APPEND)
-        return CloudHandle(self._store, file, self._storing, self._storing.look, writable=writable, appends=appends)
+        return CloudHandle(
+            self._open_object, file, self._storing, self._storing.look, writable=writable, appends=appends
+        )
+
+    def _open_object(self, info: ObjectInfo, gone: Callable[[], object]) -> ByteSource:
+        source = self._store.open(info)
+        return self._reading.open(source, gone) if self._reading is not None else source
 
     def _known(self, info: ObjectInfo) -> ObjectInfo:
         """Return what the index knows of the object by now, where that is later: it may have been stored just now."""

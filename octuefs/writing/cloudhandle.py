@@ -4,12 +4,14 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Protocol
 
-from octuefs.content.reader import SequentialReader
 from octuefs.errors import Conflict, NotPermitted, Unsupported
-from octuefs.stores.base import ObjectInfo, Store
+from octuefs.stores.base import ByteSource, ObjectInfo, as_ready
 from octuefs.stores.writing import Times
 from octuefs.writing.cloudfile import CloudFile
 from octuefs.writing.contents import Content
+
+OpenObject = Callable[[ObjectInfo, Callable[[], object]], ByteSource]
+"""Opens an object for reading; the callable is called where it turns out to be gone."""
 
 
 class Keeper(Protocol):
@@ -25,11 +27,11 @@ class Keeper(Protocol):
 
 
 class CloudHandle:
-    """One opening of a file. A file that is stored is read from the bucket, each handle reading ahead for itself."""
+    """One opening of a file. A file that is stored is read from the bucket."""
 
     def __init__(
         self,
-        store: Store,
+        open_object: "OpenObject",
         file: CloudFile,
         keeper: Keeper,
         gone: Callable[[str], object],
@@ -37,17 +39,19 @@ class CloudHandle:
         writable: bool,
         appends: bool,
     ) -> None:
-        """`gone` is told the path of an object whose generation could not be read any more."""
-        self._store = store
+        """`open_object` opens what the bucket has; `gone` is told the path of an object whose generation is gone."""
+        self._open_object = open_object
         self._file = file
         self._keeper = keeper
         self._gone = gone
         self._writable = writable
         self._appends = appends
         self._lock = threading.Lock()  # guards all below, for memory work alone
-        self._reader: SequentialReader | None = None
+        self._reader: ByteSource | None = None
         self._reads: ObjectInfo | None = None
         """The object that the reader reads."""
+        self._outdated: list[ByteSource] = []
+        """Readers of earlier objects, which reads under way may have; closed with the handle."""
         self._closed = False
         self._flushed = False
         self._when_closed: list[Callable[[], object]] = []
@@ -71,6 +75,15 @@ class CloudHandle:
                 if not file.has_moved_on(base):
                     raise
 
+    def read_now(self, offset: int, room: memoryview) -> int | None:
+        """See `ReadySource`: bytes of a file that is stored as it is may be at hand."""
+        content, base = self._file.content, self._file.base
+        if content is not None or base is None or self._file.failure is not None:
+            return None
+        reader = as_ready(self._reader_of(base))
+        count = reader.read_now(offset, room) if reader is not None else None
+        return count if self._file.content is None and self._file.base is base else None
+
     def _read(self, content: Content | None, base: ObjectInfo | None, offset: int, size: int) -> bytes:
         first = content.first if content is not None else offset + size
         before = b""
@@ -81,13 +94,16 @@ class CloudHandle:
             return before
         return before + content.staged.read(offset + len(before), size - len(before))
 
-    def _reader_of(self, base: ObjectInfo | None) -> SequentialReader:
+    def _reader_of(self, base: ObjectInfo | None) -> ByteSource:
         assert base is not None, "a file has content or an object, or it has failed"
         with self._lock:
             if self._reader is None or self._reads is not base:
                 path = base.path
-                self._reader = SequentialReader(self._store.open(base), base, lambda: self._gone(path))
+                before = self._reader
+                self._reader = self._open_object(base, lambda: self._gone(path))
                 self._reads = base
+                if before is not None:
+                    self._outdated.append(before)
             return self._reader
 
     def version(self) -> Hashable:
@@ -166,6 +182,9 @@ class CloudHandle:
             if self._closed:
                 return
             self._closed = True
+            readers = [*self._outdated, *([self._reader] if self._reader is not None else [])]
+        for reader in readers:
+            reader.close()
         try:
             self._keeper.release(self._file, writable=self._writable, flushed=self._flushed)
         finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from octuefs.entries import Change
-from octuefs.errors import OctuefsError
+from octuefs.errors import OctuefsError, again
 from octuefs.index import Index
 from octuefs.model.changes import MetadataChange
 from octuefs.model.paths import Location
@@ -41,13 +41,6 @@ from octuefs.writing.properties import (
 from octuefs.writing.unsettled import Unsettled
 
 _versions = itertools.count(1)
-
-
-def again(error: OctuefsError, text: str = "", kind: type[OctuefsError] | None = None) -> OctuefsError:
-    """Return the same failure to be raised once more, by another thread maybe; with another text or of another kind."""
-    copy = (kind or type(error))(text or str(error))
-    copy.errno = error.errno
-    return copy
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 
-from octuefs.errors import NotFound, OctuefsError, StoreUnavailable
+from octuefs.errors import NotFound, OctuefsError, StoreUnavailable, again
 from octuefs.report import Report
 from octuefs.writing.background import Background
 from octuefs.writing.cloudfile import CloudFile, Incomplete
-from octuefs.writing.filestate import again
 from octuefs.writing.filetable import FileTable
 from octuefs.writing.journal import Journal
 from octuefs.writing.leftovers import Leftovers

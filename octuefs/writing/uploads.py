@@ -5,6 +5,7 @@ that calls waits for the requests; the only lock held meanwhile is the file's `u
 reads, writes or asks for attributes.
 """
 
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -197,7 +198,7 @@ class Uploader:
                 note(session, 0)
             except TRANSIENT:
                 failures += 1
-                if failures >= _TRIES or self._stopping.wait(_FIRST_PAUSE * 2 ** (failures - 1)):
+                if failures >= _TRIES or self._stopping.wait(random.uniform(0, _FIRST_PAUSE * 2**failures)):
                     raise
                 state = self._ask(path, session, offset)
             if state.done is not None:

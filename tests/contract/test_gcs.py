@@ -199,7 +199,7 @@ def test_a_short_answer_is_an_error_and_never_short_data(proxied: Prefix, proxy:
     proxied.put("f", b"content")
     info = proxied.store.stat("f")
     proxy.answer = lambda path: (206, {"Content-Range": "bytes 0-6/7"}, b"cont")
-    with pytest.raises(StoreUnavailable, match="4 bytes arrived where 7 were asked for"):
+    with pytest.raises(StoreUnavailable, match="other bytes arrived than were asked for"):  # when asked for the rest
         proxied.store.open(info).read(0, 7)
 
 
@@ -236,7 +236,7 @@ def test_a_long_listing_is_read_page_by_page(proxied: Prefix, proxy: Proxy) -> N
     for name in names:
         proxied.put(name, b"1")
     proxy.answer = lambda path: proxy.forward(path.replace("maxResults=1000", "maxResults=7"))
-    assert list(scanned(proxied.store)) == names
+    assert sorted(scanned(proxied.store)) == names
     assert len(proxy.requests) == 5
 
 

@@ -31,6 +31,7 @@ from octuefs.errors import (
     NameTooLong,
     NotFound,
     OctuefsError,
+    Overloaded,
     PermissionRefused,
     StoreUnavailable,
     TimedOut,
@@ -40,7 +41,7 @@ from octuefs.model.paths import CloudLocation
 from octuefs.stores import gcs_credentials, gcs_pieces, gcs_requests, gcs_writing
 from octuefs.stores.base import Access, Kind, ObjectInfo
 from octuefs.stores.gcs import GcsStore
-from octuefs.stores.gcs_failures import Overloaded, Unreachable, refusal
+from octuefs.stores.gcs_failures import Unreachable, refusal
 from octuefs.stores.gcs_resource import custom_metadata_size, describe, encode_crc32c
 from octuefs.stores.writing import Body, BucketFacts, ObjectProperties, ObjectStore, Precondition, UploadState
 from support.gcs import CREDENTIALS, Bucket
@@ -291,8 +292,8 @@ def test_what_may_pass_is_tried_again_from_the_beginning_of_the_body(
     assert upload(fronted.store, "f", data).size == size
     assert fronted.bucket.get("data/f") == data
     assert len(front.asked) == 3
-    assert 1 <= at_once[0] <= 2
-    assert 2 <= at_once[1] <= 3
+    assert 0 < at_once[0] <= 2
+    assert 0 < at_once[1] <= 4
 
 
 def test_a_connection_that_was_idle_too_long_is_opened_anew_at_once(

@@ -13,7 +13,7 @@ from contract.places import Folder, Listed
 
 from octuefs.errors import LocalFailure, NotPermitted, OctuefsError, Unsupported, to_errno
 from octuefs.model.paths import LocalLocation
-from octuefs.stores import local_file
+from octuefs.stores import descriptor
 from octuefs.stores.base import DiskSource
 from octuefs.stores.in_memory import lies_in_memory
 from octuefs.stores.local import LocalStore
@@ -132,7 +132,7 @@ def test_a_file_in_memory_is_at_hand_though_its_file_system_cannot_say_so() -> N
 def test_where_the_system_cannot_read_without_waiting_it_does_not(
     file: LocalFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_file, "_RWF_NOWAIT", 0)
+    monkeypatch.setattr(descriptor, "_RWF_NOWAIT", 0)
     assert read_now(file, 0, 10) is None
 
 

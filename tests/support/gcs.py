@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -35,6 +35,8 @@ CREDENTIALS = {
     "expiry": "2999-01-01T00:00:00Z",
 }
 
+
+_TESTS = Path(__file__).resolve().parents[1]
 
 # No proxy: a developer's http_proxy is not meant for this machine itself.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -80,13 +82,8 @@ class GcsServer:
         self._port = free_port()
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [
-                    _binary(),
-                    *("-scheme", "http", "-backend", "memory", "-log-level", "warn"),
-                    *("-host", "127.0.0.1", "-port", str(self._port)),
-                    # Uploads are continued, and media links point, where clients can reach us.
-                    *("-external-url", self.endpoint, "-public-host", self.endpoint.removeprefix("http://")),
-                ],
+                self._command(),
+                cwd=_TESTS,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -101,7 +98,7 @@ class GcsServer:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 text = (folder / "log").read_text(errors="replace")
                 self.stop()
-                raise RuntimeError(f"fake-gcs-server does not answer at {self.endpoint}; it said: {text or 'nothing'}")
+                raise RuntimeError(f"the GCS server does not answer at {self.endpoint}; it said: {text or 'nothing'}")
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -140,10 +137,13 @@ class GcsServer:
         data: bytes,
         metadata: Mapping[str, str] | None = None,
         content_type: str | None = None,
+        content_encoding: str | None = None,
     ) -> dict[str, Any]:
         """Store an object with its custom metadata in one step; returns its resource (generation, crc32c, ...)."""
         content_type = content_type or "application/octet-stream"
         resource: dict[str, Any] = {"name": name, "contentType": content_type}
+        if content_encoding is not None:
+            resource["contentEncoding"] = content_encoding
         if metadata is not None:
             resource["metadata"] = dict(metadata)
         boundary = b"octuefs-tests-7d1f0c5e94"
@@ -194,6 +194,16 @@ class GcsServer:
                 return sorted(items, key=lambda item: item["name"])
             query["pageToken"] = page["nextPageToken"]
 
+    def _command(self) -> Sequence[str]:
+        """What is run, from the folder of all tests."""
+        return [
+            _binary(),
+            *("-scheme", "http", "-backend", "memory", "-log-level", "warn"),
+            *("-host", "127.0.0.1", "-port", str(self._port)),
+            # Uploads are continued, and media links point, where clients can reach us.
+            *("-external-url", self.endpoint, "-public-host", self.endpoint.removeprefix("http://")),
+        ]
+
     def _request(
         self, method: str, path: str, body: bytes | None = None, content_type: str = "application/json"
     ) -> dict[str, Any]:
@@ -232,9 +242,14 @@ class Bucket:
         return self.server.environment
 
     def put(
-        self, name: str, data: bytes, metadata: Mapping[str, str] | None = None, content_type: str | None = None
+        self,
+        name: str,
+        data: bytes,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
     ) -> dict[str, Any]:
-        return self.server.put(self.name, name, data, metadata, content_type)
+        return self.server.put(self.name, name, data, metadata, content_type, content_encoding)
 
     def get(self, name: str) -> bytes:
         return self.server.get(self.name, name)

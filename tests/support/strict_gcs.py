@@ -166,6 +166,10 @@ class StrictGcs:
         """Answer only requests that name this project as the one that pays (None: all)."""
         self._call(lambda: setattr(self._front.peculiarities, "payer", project))
 
+    def encrypt(self, bucket: str, name: str) -> None:
+        """Have an object under a customer's key: described without checksums, and refused to who has not the key."""
+        self._call(lambda: self._front.peculiarities.encrypted.add((bucket, name)))
+
     def forget_sessions(self) -> None:
         """End all resumable sessions, as a week does."""
         self._call(self._front.uploads.forget_sessions)

@@ -52,6 +52,15 @@ class Peculiarities:
     rewrite_calls: int = 1
     payer: str | None = None
     """The project that has to be named as the one that pays; None: the owner pays."""
+    encrypted: set[tuple[str, str]] = field(default_factory=set)
+    """Buckets and names of the objects under a customer's key."""
+
+    def shown(self, resource: dict[str, Any], bucket: str) -> dict[str, Any]:
+        """Return what is told of an object to who has not its key."""
+        if (bucket, resource.get("name")) not in self.encrypted:
+            return resource
+        known = {key: value for key, value in resource.items() if key not in ("crc32c", "md5Hash")}
+        return {**known, "customerEncryption": {"encryptionAlgorithm": "AES256", "keySha256": "c2VjcmV0"}}
 
 
 def describe(method: str, target: str, headers: Mapping[str, str]) -> Request:
@@ -161,10 +170,13 @@ class Front:
         async with self._objects.lock(key):
             resource = await self._objects.must_stat(key, request.query.get("generation"))
             check(request.query, resource, reading=True)
-        return resource
+        return self.peculiarities.shown(resource, request.bucket)
 
     async def _media(self, request: Request, blob: Blob) -> Answer:
         key = (request.bucket, request.name)
+        if key in self.peculiarities.encrypted:
+            words = "The target object is encrypted by a customer-supplied encryption key."
+            raise Refused(400, "resourceIsEncryptedWithCustomerEncryptionKey", words)
         async with self._objects.lock(key):
             if has_conditions(request.query):
                 check(request.query, await self._objects.must_stat(key), reading=True)
@@ -182,6 +194,7 @@ class Front:
         if status != 200:
             raise missing(request.bucket)
         items = await self._objects.complete_listing(request.bucket, listing.get("items", []), before)
+        items = [self.peculiarities.shown(item, request.bucket) for item in items]
         return {key: value for key, value in {**listing, "items": items}.items() if value}
 
     async def _delete(self, request: Request, blob: Blob) -> None:

@@ -1,5 +1,6 @@
 """What the system says is mounted, and what a config refuses."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from octuefs.config import (
 )
 from octuefs.errors import BadValue
 from octuefs.model.paths import CloudLocation, LocalLocation
-from octuefs.stores.base import Access
+from octuefs.stores.base import Access, Ownership
 
 
 def test_a_config_survives_the_way_to_the_daemon() -> None:
@@ -35,6 +36,12 @@ def test_a_config_survives_the_way_to_the_daemon() -> None:
         driver="kernel",
         io_uring="off",
         opens="daemon",
+        cache_dir="/c",
+        cache_size=0,
+        read_ahead=1,
+        memory_limit=1 << 30,
+        upload_rate=1024.0,
+        metrics_port=9100,
     )
     assert MountConfig.from_json(config.to_json()) == config
 
@@ -82,6 +89,84 @@ def test_a_mount_point_above_its_source_is_refused_because_it_is_not_empty(tmp_p
 def test_an_empty_folder_takes_a_cloud_source(tmp_path: Path) -> None:
     check_apart(str(tmp_path), CloudLocation("bucket", "path"))
     check_mount_point(str(tmp_path))
+
+
+# --- limits, and the cache
+
+
+def cloud_config(folder: Path, **options: Any) -> MountConfig:
+    """A bucket that is to be mounted on a folder `point` in `folder`."""
+    (folder / "point").mkdir(exist_ok=True)
+    return MountConfig(SourceConfig("gs://bucket/d"), str(folder / "point"), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cache_dir": "/c"}, "--cache-dir"),
+        ({"cache_size": 0}, "--cache-size"),
+        ({"read_ahead": 0}, "--read-ahead"),
+        ({"memory_limit": 1 << 30}, "--memory-limit"),
+        ({"upload_rate": 1024.0}, "--bwlimit"),
+        ({"download_rate": 1024.0}, "--bwlimit"),
+        ({"write_back": True, "cache_size": 1}, "--write-back, --cache-size"),
+        ({"ownership": Ownership(uid=1)}, "--uid, --gid, --file-mode and --dir-mode"),
+    ],
+)
+def test_what_is_for_buckets_is_refused_for_a_folder(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "point").mkdir()
+    with pytest.raises(BadValue, match=f"^{words}: for gs:// sources; a local folder is read and written as it is$"):
+        check_mount(MountConfig(SourceConfig(str(tmp_path / "source")), str(tmp_path / "point"), **options))
+
+
+def test_all_limits_are_accepted_for_a_bucket_and_metrics_for_a_folder_too(tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+    check_mount(
+        cloud_config(tmp_path, cache_dir=cache, cache_size=1 << 30, read_ahead=0, upload_rate=1e6, metrics_port=65535)
+    )
+    (tmp_path / "source").mkdir()
+    check_mount(MountConfig(SourceConfig(str(tmp_path / "source")), str(tmp_path / "point"), metrics_port=0))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"memory_limit": 1 << 20}, "--memory-limit: at least 32M is needed"),
+        ({"metrics_port": 65536}, "--metrics-port 65536: give a port from 1 to 65535, or 0"),
+        ({"metrics_port": -1}, "--metrics-port -1: give a port"),
+        ({"cache_dir": "/c", "cache_size": 0}, "--cache-dir means nothing with --cache-size 0"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadValue, match=f"^{words}"):
+        check_mount(cloud_config(tmp_path, **options))
+
+
+def test_a_cache_that_lies_in_what_is_mounted_or_in_its_place_is_refused(tmp_path: Path) -> None:
+    for cache in (tmp_path / "point" / "c", tmp_path / "point", tmp_path):
+        with pytest.raises(BadValue, match="lie in one another"):
+            check_mount(cloud_config(tmp_path, cache_dir=str(cache)))
+    (tmp_path / "source").mkdir()
+    config = cloud_config(tmp_path, cache_dir=str(tmp_path / "source" / "c"))
+    both = replace(config, source=SourceConfig(""), named={"a": "gs://bucket/d", "b": str(tmp_path / "source")})
+    with pytest.raises(BadValue, match="lies in the source"):
+        check_mount(both)
+
+
+def test_a_cache_on_a_network_file_system_is_refused_unless_there_is_to_be_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(f"22 1 259:1 / / rw - ext4 /dev/root rw\n31 22 0:40 / {tmp_path}/home rw - nfs4 host:/x rw\n")
+    monkeypatch.setattr(mounts, "_MOUNTINFO", table)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / "cache"))
+    with pytest.raises(BadValue, match="a network file system \\(nfs4\\)"):
+        check_mount(cloud_config(tmp_path))
+    check_mount(cloud_config(tmp_path, cache_size=0))
+    check_mount(cloud_config(tmp_path, cache_dir=str(tmp_path / "disk")))
+    (tmp_path / "manifest.json").write_text("{}")
+    check_mount(MountConfig(SourceConfig(str(tmp_path / "manifest.json")), str(tmp_path / "point")))
 
 
 # --- drivers

@@ -128,7 +128,7 @@ def test_an_empty_folder_stands_and_is_no_member() -> None:
     index = index_of(FolderSeen(info("a/b", Kind.FOLDER)))
     assert index.folder("a/b") is not None
     assert paths(index) == []
-    assert index.subset_tree("", ()) == {"": {}}
+    assert index.subset_children("", (), "") == {}
 
 
 def test_what_is_no_datafile_stands_and_is_no_member() -> None:
@@ -300,11 +300,14 @@ def test_a_folder_asks_for_what_is_below_it(filled: Index) -> None:
     assert paths(filled, folder="one.csv") == []
 
 
-def test_a_subset_tree_has_the_folders_that_lead_to_a_member(filled: Index) -> None:
-    tree = filled.subset_tree("", (Not(labelled("a", "b")),))
+def test_a_subset_has_the_folders_that_lead_to_a_member(filled: Index) -> None:
+    unlabelled = (Not(labelled("a", "b")),)
     four = filled.entry("sub/deep/four.csv")
-    assert tree == {"": {"sub": None}, "sub": {"deep": None}, "sub/deep": {"four.csv": four}}
-    assert filled.subset_tree("sub", (labelled("b"),)) == {"sub": {"three": filled.entry("sub/three")}}
+    assert filled.subset_children("", unlabelled, "") == {"sub": None}
+    assert filled.subset_children("", unlabelled, "sub") == {"deep": None}
+    assert filled.subset_children("", unlabelled, "sub/deep") == {"four.csv": four}
+    assert filled.subset_children("sub", (labelled("b"),), "sub") == {"three": filled.entry("sub/three")}
+    assert filled.subset_children("", unlabelled, "nowhere") == {}
 
 
 # --- replacing and removing -------------------------------------------------------------------------------------------

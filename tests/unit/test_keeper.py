@@ -190,9 +190,9 @@ def test_a_file_that_went_away_unnoticed_does_not_spoil_the_hash_of_the_others(f
 
 
 def test_a_hash_that_becomes_known_does_not_forget_the_views(folder: Path, dataset: Dataset) -> None:
-    tree = dataset.index.subset_tree("", ())
+    children = dataset.index.subset_children("", (), "")
     dataset.hash_of(dataset.index.members("", ())[0])
-    assert dataset.index.subset_tree("", ()) is tree
+    assert dataset.index.subset_children("", (), "") is children
 
 
 # --- how long facts count ---------------------------------------------------------------------------------------------

@@ -609,3 +609,16 @@ def test_plain_values_print_as_python_prints_them(value: Any) -> None:
 @given(values)
 def test_a_value_survives_its_stored_form(value: Any) -> None:
     assert revive(json.loads(json.dumps(stored_form(value)))) == value
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_octue_files_are_laid_out_as_the_sdk_does_it(value: object) -> None:
+    document = OctueDocument({}, None, unread={"other": value})
+    assert encode_octue(document).decode() == json.dumps({"other": value}, indent=4) + "\n"

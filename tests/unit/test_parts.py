@@ -12,8 +12,10 @@ from octuefs.config import MountConfig, SourceConfig
 from octuefs.errors import NotFound, PermissionRefused, StoreUnavailable
 from octuefs.model.manifest import DatasetEntry
 from octuefs.report import Report
+from octuefs.resources import Resources
 
 CONFIG = MountConfig(SourceConfig(""), "/nowhere")
+RESOURCES = Resources(CONFIG, Report())
 
 
 class FakeDataset:
@@ -22,7 +24,9 @@ class FakeDataset:
     opening: Callable[[str], None] = staticmethod(lambda path: None)  # type: ignore[assignment]
     closed: list[str]
 
-    def __init__(self, entry: DatasetEntry, config: MountConfig, report: Any, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, entry: DatasetEntry, config: MountConfig, report: Any, progress: Callable[[int], None], resources: Any
+    ) -> None:
         self.path = entry.path
         type(self).opening(entry.path)
         progress(3)
@@ -57,7 +61,7 @@ def entries(number: int) -> dict[str, DatasetEntry]:
 def test_datasets_are_opened_at_the_same_time() -> None:
     together = threading.Barrier(20)
     FakeDataset.opening = staticmethod(lambda path: together.wait(30) and None)
-    opened = parts.open_parts(entries(200), CONFIG, Report(), lambda seen: None)
+    opened = parts.open_parts(entries(200), CONFIG, Report(), lambda seen: None, RESOURCES)
     assert all(part.mounted is not None for part in opened.values())
     parts.for_all(opened, parts.DatasetPart.close)
     assert len(FakeDataset.closed) == 200
@@ -72,7 +76,7 @@ def test_one_that_fails_does_not_stop_the_others() -> None:
             raise ZeroDivisionError
 
     FakeDataset.opening = staticmethod(fail)
-    opened = parts.open_parts(entries(4), CONFIG, Report(), lambda seen: None)
+    opened = parts.open_parts(entries(4), CONFIG, Report(), lambda seen: None, RESOURCES)
     assert [name for name, part in opened.items() if part.mounted is None] == ["d1", "d2"]
     with pytest.raises(PermissionRefused, match="forbidden"):
         opened["d1"].namespace()
@@ -90,7 +94,7 @@ def part_out_of_reach() -> tuple[parts.DatasetPart, threading.Event]:
             raise NotFound("not yet")
 
     FakeDataset.opening = staticmethod(fail)
-    return parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None)["d0"], reached
+    return parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None, RESOURCES)["d0"], reached
 
 
 @pytest.mark.expected_logs("cannot be reached")
@@ -112,7 +116,7 @@ def test_one_out_of_reach_is_tried_again() -> None:
 @pytest.mark.expected_logs("cannot be reached")
 @pytest.mark.parametrize(("failure", "gone"), [(NotFound("gone"), True), (StoreUnavailable("busy"), False)])
 def test_one_that_goes_away_is_out_of_reach_until_it_is_back(failure: Exception, gone: bool) -> None:
-    part = parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None)["d0"]
+    part = parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None, RESOURCES)["d0"]
     mounted: Any = part.mounted
     before = part.generation
     mounted.dataset.keeper.failure = failure
@@ -141,7 +145,7 @@ class FakeNamespace:
 @pytest.mark.expected_logs("cannot be reached")
 def test_who_observes_is_told_of_a_dataset_that_is_lost_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "Namespace", FakeNamespace)
-    part = parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None)["d0"]
+    part = parts.open_parts(entries(1), CONFIG, Report(), lambda seen: None, RESOURCES)["d0"]
     told: list[str] = []
     part.observe(told.append)
     namespace: Any = part.namespace()
@@ -172,7 +176,7 @@ def test_who_observes_is_told_of_a_dataset_that_comes_into_reach_later(monkeypat
 
 def test_a_dataset_does_not_answer_at_once_where_something_was_written_through_an_overlapping_one() -> None:
     named = {"all": DatasetEntry("gs://bucket/a"), "some": DatasetEntry("gs://bucket/a/b")}
-    opened = parts.open_parts(named, CONFIG, Report(), lambda seen: None)
+    opened = parts.open_parts(named, CONFIG, Report(), lambda seen: None, RESOURCES)
     some: Any = opened["some"].mounted
     for part in opened.values():
         assert part.namespace() == f"/{part.name}"
@@ -185,7 +189,7 @@ def test_a_dataset_does_not_answer_at_once_where_something_was_written_through_a
 
 
 def test_what_is_opened_too_late_is_closed() -> None:
-    part = parts.DatasetPart("d0", entries(1)["d0"], CONFIG, Report("d0"))
+    part = parts.DatasetPart("d0", entries(1)["d0"], CONFIG, Report("d0"), RESOURCES)
     part.close()
     part.open(lambda seen: None)
     assert part.mounted is None
@@ -201,11 +205,11 @@ def test_a_command_that_has_gone_ends_the_opening() -> None:
         raise StoreUnavailable("the command has gone")
 
     with pytest.raises(StoreUnavailable, match="has gone"):
-        parts.open_parts(entries(3), CONFIG, Report(), gone)
+        parts.open_parts(entries(3), CONFIG, Report(), gone, RESOURCES)
     assert len(FakeDataset.closed) == 3
 
 
 def test_a_link_is_named_without_what_authorises_it() -> None:
     entry = DatasetEntry("https://host/bucket/path/.signed_metadata_files/slug?X-Goog-Signature=5ec2e7")
-    part = parts.DatasetPart("d", entry, CONFIG, Report("d"))
+    part = parts.DatasetPart("d", entry, CONFIG, Report("d"), RESOURCES)
     assert part.primitive() == "https://host/bucket/path/.signed_metadata_files/slug"

@@ -15,7 +15,7 @@ from octuefs.drivers.kernel.resolving import Resolver
 from octuefs.drivers.second_tries import Once
 from octuefs.errors import NotFound, StaleNode
 from octuefs.operations import Opened, Operations
-from octuefs.stores.base import as_disk
+from octuefs.stores.base import as_ready
 from octuefs.tree.node import Node
 from octuefs.writing.base import DiskOpenFile
 
@@ -78,6 +78,8 @@ class Files:
             if self._vanished.is_first((request.node, request.pid)):
                 raise StaleNode(str(error)) from error
             raise
+        if self._vanished:
+            self._vanished.forget((request.node, request.pid))
         if open_flags & OPEN_KILL_SUIDGID:
             self._operations.fdrop_privileges(opened.handle)
         return self._opened(record, opened, flags)
@@ -124,6 +126,8 @@ class Files:
         except BaseException:
             self._operations.release(opened.handle)
             raise
+        if self._vanished:  # the node may be that of what stood there, where the inode's number is the same
+            self._vanished.forget((record.id, request.pid))
         try:
             return entry + self._opened(record, opened, it.flags | os.O_RDWR)
         except BaseException:
@@ -155,7 +159,7 @@ class Files:
     def _read(self, handle: int, offset: int, size: int, request: Request) -> Body:
         if request.may_wait:
             return self._operations.read(handle, offset, size)
-        source = as_disk(self._operations.source_of(handle))
+        source = as_ready(self._operations.source_of(handle))
         if source is None:
             raise WouldWait
         room = request.room[:size]

@@ -148,8 +148,11 @@ class Resolver:
         """Open the file that a record stands for, with `open_at` of each place where it was found.
 
         :raise StaleNode: where it is not there any more
+        :raise WouldWait: where its store is to be asked first, and the request must not wait
         """
         for node, place in self.candidates(record, request):
+            if not request.may_wait and not node.opens_at_once:
+                raise WouldWait
             try:
                 opened = open_at(node, place)
             except NotFound:
